@@ -166,6 +166,11 @@ def _resampled(frames: list[Any]) -> Samples:
     return np.clip(np.concatenate(arrays), -1, 1) if arrays else np.zeros(0, np.float32)
 
 
+def to_s16le(samples: Samples) -> bytes:
+    """Samples as 16-bit PCM; what was decoded from s16le becomes the same bytes again."""
+    return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
 def read_audio(path: str | Path) -> Samples:
     """A WAV, FLAC, OGG or MP3 file as (n,) float32 samples at 16 kHz mono.
 

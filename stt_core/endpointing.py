@@ -28,7 +28,8 @@ class EndpointingOptions:
     threshold: float = 0.5  # speech probability above which a window is speech
     min_speech_duration_ms: int = 64  # a shorter burst is a click, not speech
     min_silence_duration_ms: int = 500  # a longer pause ends the utterance
-    speech_pad_ms: int = 250  # audio kept on both sides of the speech
+    speech_pad_ms: int = 500  # audio kept before the speech, whose quiet beginning the detector may miss
+    speech_tail_ms: int = 96  # audio kept after the speech
     max_speech_duration_s: float = 30.0  # an open microphone's utterance is split after this
 
     @property
@@ -47,6 +48,10 @@ class EndpointingOptions:
     @property
     def pad_windows(self) -> int:
         return round(self.speech_pad_ms / WINDOW_MS)
+
+    @property
+    def tail_windows(self) -> int:
+        return round(self.speech_tail_ms / WINDOW_MS)
 
 
 class State(Enum):

@@ -16,6 +16,9 @@ Plain mode. The client sends PCM and gets one line of text for each utterance, i
 
 Lines keep the order of the utterances although the engine may finish them in another: an answer waits until
 all before it are there.
+
+When the player falls silent the utterance is transcribed on speculation. If silence lasts, or the key is released,
+that request becomes the final one (`Promote`) and its text may be there already; if speech goes on, it is withdrawn.
 """
 
 from collections.abc import Iterator
@@ -27,7 +30,7 @@ from stt_core.audio import AudioFormat, PcmDecoder, Samples, is_wav, wav_header_
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ProtocolError
 from stt_core.transcription import Transcript
-from stt_core.utterances import Reason, Utterance, UtteranceStream, whole_utterance
+from stt_core.utterances import Paused, Reason, Resumed, Utterance, UtteranceStream, whole_utterance
 from stt_core.vad import Vad
 
 Endpointing = Literal["auto", "on", "off"]
@@ -47,6 +50,22 @@ class Transcribe:
 
     number: int
     utterance: Utterance
+    speculative: bool = False  # nobody waits for it yet
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """The speculative request with this number is final: somebody waits for its result, if it is not there yet."""
+
+    number: int
+    utterance: Utterance  # the samples of the request, and why it ended
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Nobody will want the result of the request with this number."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +75,16 @@ class SendText:
     text: str
 
 
-Action = Transcribe | SendText
+Action = Transcribe | Promote | Withdraw | SendText
+
+
+@dataclass(slots=True)
+class _Asked:
+    """An utterance that the engine has been asked about."""
+
+    number: int
+    utterance: Utterance
+    transcript: Transcript | None = None  # its answer
 
 
 class PlainSession:
@@ -97,7 +125,8 @@ class PlainSession:
         self._unanswered = False  # audio has come since the last line was promised
         self._endpoint_answered = False  # … and what was said in it has been answered by an endpoint
         self._numbers = count()
-        self._waiting: dict[int, tuple[Reason, Transcript | None]] = {}  # in order; None: not transcribed yet
+        self._waiting: dict[int, _Asked] = {}  # finals that have not been answered, in order
+        self._guess: _Asked | None = None  # the utterance that is being transcribed on speculation
 
     @property
     def idle_after_s(self) -> float | None:
@@ -160,16 +189,27 @@ class PlainSession:
 
     def receive_transcript(self, number: int, transcript: Transcript) -> Iterator[Action]:
         """Take the engine's answer; yield the lines that need not wait any longer."""
-        reason, _ = self._waiting[number]
-        self._waiting[number] = reason, transcript
+        if self._guess is not None and self._guess.number == number:
+            self._guess.transcript = transcript
+            return
+        if number not in self._waiting:  # withdrawn while the answer was on its way
+            return
+        self._waiting[number].transcript = transcript
         while self._waiting:
-            first, (reason, answer) = next(iter(self._waiting.items()))
-            if answer is None:
+            first = next(iter(self._waiting.values()))
+            if first.transcript is None:
                 return
-            del self._waiting[first]
-            text = answer.text or (self._failure_text if reason in ALWAYS_ANSWERED else "")
-            if text:
+            del self._waiting[first.number]
+            must_answer = first.utterance.reason in ALWAYS_ANSWERED
+            if text := first.transcript.text or (self._failure_text if must_answer else ""):
                 yield SendText(text)
+
+    def receive_refusal(self, number: int) -> Iterator[Action]:
+        """The speculative request with this number came to nothing: its utterance is asked for if it is final."""
+        if self._guess is not None and self._guess.number == number:
+            self._guess = None
+        elif number in self._waiting:
+            yield Transcribe(number, self._waiting[number].utterance)
 
     def _is_whole(self, data: bytes) -> bool:
         header = wav_header_bytes(data) or 0
@@ -199,13 +239,35 @@ class PlainSession:
     def _receive_stream(self, data: bytes) -> Iterator[Action]:
         if is_wav(data):
             self._decoder.reset()
-        for utterance in self._stream.push(self._decoder.decode(data)):
-            self._endpoint_answered = True
-            yield from self._finish(utterance)
+        for event in self._stream.push(self._decoder.decode(data)):
+            match event:
+                case Paused(utterance):
+                    self._guess = _Asked(next(self._numbers), utterance)
+                    yield Transcribe(self._guess.number, utterance, speculative=True)
+                case Resumed():
+                    yield from self._withdraw_guess()
+                case Utterance():
+                    self._endpoint_answered = True
+                    yield from self._finish(event)
+
+    def _withdraw_guess(self) -> Iterator[Action]:
+        if self._guess is not None:
+            guess, self._guess = self._guess, None
+            yield Withdraw(guess.number)
 
     def _finish(self, utterance: Utterance) -> Iterator[Action]:
+        """The utterance is over: have it transcribed, unless it is being transcribed already."""
+        guess = self._guess
+        if guess is not None and guess.utterance.samples is utterance.samples:
+            self._guess = None
+            self._waiting[guess.number] = _Asked(guess.number, utterance)
+            yield Promote(guess.number, utterance)
+            if guess.transcript is not None:
+                yield from self.receive_transcript(guess.number, guess.transcript)
+            return
+        yield from self._withdraw_guess()
         number = next(self._numbers)
-        self._waiting[number] = utterance.reason, None
+        self._waiting[number] = _Asked(number, utterance)
         if len(utterance.samples):
             yield Transcribe(number, utterance)
         else:

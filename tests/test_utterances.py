@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from stt_core.audio import Samples
 from stt_core.endpointing import EndpointingOptions
 from stt_core.fakes import EnergyVad
-from stt_core.utterances import Utterance, UtteranceStream, whole_utterance
+from stt_core.utterances import Paused, Resumed, Utterance, UtteranceStream, whole_utterance
 from stt_core.vad import WINDOW_SAMPLES, Probabilities
 
-# Speech after two windows, silence after four, two windows of pad.
-OPTIONS = EndpointingOptions(min_speech_duration_ms=64, min_silence_duration_ms=128, speech_pad_ms=64)
-NO_PAD = replace(OPTIONS, speech_pad_ms=0)
+# Speech after two windows, silence after four, two windows of pad on each side.
+OPTIONS = EndpointingOptions(
+    min_speech_duration_ms=64, min_silence_duration_ms=128, speech_pad_ms=64, speech_tail_ms=64
+)
+NO_PAD = replace(OPTIONS, speech_pad_ms=0, speech_tail_ms=0)
 
 
 class Script:
@@ -40,10 +42,15 @@ def numbers(utterance: Utterance) -> list[int]:
     return utterance.samples[::WINDOW_SAMPLES].astype(int).tolist()
 
 
+def ended(events: Iterable[Utterance | Paused | Resumed]) -> list[Utterance]:
+    """The utterances that ended, without those that may have."""
+    return [event for event in events if isinstance(event, Utterance)]
+
+
 def streamed(*probabilities: float, options: EndpointingOptions = OPTIONS, endpointing: bool = True):
     """The stream after a window for each of these probabilities, and its utterances."""
     stream = UtteranceStream(Script(*probabilities), options, endpointing=endpointing)
-    return stream, list(stream.push(windows(range(len(probabilities)))))
+    return stream, ended(stream.push(windows(range(len(probabilities)))))
 
 
 SILENCE, WORD = [0.0] * 10, [1.0] * 5
@@ -70,7 +77,7 @@ def test_an_utterance_ends_with_the_window_that_decides_it():
     stream, utterances = streamed(*WORD, 0, 0, 0)
     assert ([], True) == (utterances, stream.holds_speech)
 
-    [utterance] = stream.push(windows([8]))
+    [utterance] = ended(stream.push(windows([8])))
     assert ([0, 1, 2, 3, 4, 5, 6], False) == (numbers(utterance), stream.holds_speech)
 
 
@@ -99,12 +106,50 @@ def test_a_voice_between_the_thresholds_belongs_to_the_utterance():
 
 
 def test_neighbours_share_no_audio_however_long_their_pads():
-    wide = replace(OPTIONS, speech_pad_ms=256)
+    wide = replace(OPTIONS, speech_pad_ms=256, speech_tail_ms=256)
     _, [first, second] = streamed(*WORD, 0, 0, 0, 0, 0, *WORD, *SILENCE, options=wide)
 
     assert [*range(9)] == numbers(first)  # what has come when the endpoint is decided
     assert [*range(9, 19)] == numbers(second)
     assert 9 * 512 == second.start_samples
+
+
+# ---- speculation -------------------------------------------------------------------------------------------
+
+
+def test_silence_hands_the_utterance_out_before_it_is_sure_of_the_endpoint():
+    stream = UtteranceStream(Script(*SILENCE, *WORD), OPTIONS, endpointing=True)
+    [paused] = stream.push(windows(range(17)))
+    [utterance] = stream.push(windows(range(17, 19)))
+
+    assert isinstance(paused, Paused)
+    assert [8, 9, 10, 11, 12, 13, 14, 15, 16] == numbers(paused.utterance)
+    assert utterance.samples is paused.utterance.samples
+    assert "endpoint" == utterance.reason
+
+
+def test_a_flush_after_such_a_silence_is_the_same_utterance():
+    stream = UtteranceStream(Script(*WORD), OPTIONS, endpointing=False)
+    [paused] = stream.push(windows(range(20)))
+
+    assert stream.flush("flush").samples is paused.utterance.samples
+
+
+@pytest.mark.parametrize("probability", [1.0, 0.2])
+def test_what_was_handed_out_is_void_when_anything_like_speech_follows(probability):
+    stream = UtteranceStream(Script(*WORD, 0, 0, probability), OPTIONS, endpointing=False)
+    paused, resumed = stream.push(windows(range(8)))
+
+    assert (Paused, Resumed) == (type(paused), type(resumed))
+    assert [*range(8)] == numbers(stream.flush("flush"))
+
+
+def test_every_pause_hands_out_all_that_was_said():
+    stream = UtteranceStream(Script(*WORD, *SILENCE, *WORD, *SILENCE), NO_PAD, endpointing=False)
+    first, resumed, second = stream.push(windows(range(30)))
+
+    assert [[*range(5)], [*range(20)]] == [numbers(event.utterance) for event in (first, second)]
+    assert isinstance(resumed, Resumed)
 
 
 # ---- flush -------------------------------------------------------------------------------------------------
@@ -157,7 +202,7 @@ def test_speech_goes_on_after_a_flush_as_a_new_utterance():
     stream = UtteranceStream(Script(*WORD, *WORD), OPTIONS, endpointing=True)
     list(stream.push(windows(range(5))))
     first = stream.flush("flush")
-    [second] = stream.push(windows(range(5, 20)))
+    [second] = ended(stream.push(windows(range(5, 20))))
 
     assert [0, 1, 2, 3, 4] == numbers(first)
     assert [5, 6, 7, 8, 9, 10, 11] == numbers(second)
@@ -166,9 +211,7 @@ def test_speech_goes_on_after_a_flush_as_a_new_utterance():
 
 def test_positions_do_not_count_what_flush_made_up():
     stream = UtteranceStream(Script(0, 0, 0, 1, 1, 1, 1), NO_PAD, endpointing=True)
-    list(
-        stream.push(np.zeros(5 * 512 + 100, np.float32))
-    )  # three windows of silence, two and a bit of speech
+    list(stream.push(np.zeros(5 * 512 + 100, np.float32)))  # three windows of silence, two and a bit of speech
     first = stream.flush("flush")
     list(stream.push(np.zeros(2 * 512, np.float32)))  # the next word begins at once
     second = stream.flush("flush")
@@ -181,9 +224,7 @@ def test_positions_do_not_count_what_flush_made_up():
 
 
 def test_without_endpointing_only_flush_ends_an_utterance():
-    stream, utterances = streamed(
-        *SILENCE, *WORD, *SILENCE, *WORD, *SILENCE, options=NO_PAD, endpointing=False
-    )
+    stream, utterances = streamed(*SILENCE, *WORD, *SILENCE, *WORD, *SILENCE, options=NO_PAD, endpointing=False)
 
     assert ([], True) == (utterances, stream.holds_speech)
     assert [*range(10, 30)] == numbers(stream.flush("flush"))  # the pause too, the silence around it not
@@ -203,7 +244,7 @@ ONE_SECOND = replace(NO_PAD, max_speech_duration_s=0.99)  # 31 windows
 def test_long_speech_is_split_at_its_quietest_window_and_nothing_is_lost_or_doubled():
     stream = UtteranceStream(Script(*[1] * 40), ONE_SECOND, endpointing=True)
     loudness = windows([*range(100, 123), 3, *range(124, 140)])  # the 24th is the quietest
-    [first] = stream.push(loudness)
+    [first] = ended(stream.push(loudness))
     second = stream.flush("flush")
 
     assert ("max_length", [*range(100, 123)]) == (first.reason, numbers(first))
@@ -225,7 +266,7 @@ def test_the_quietest_window_is_looked_for_in_the_last_ten_seconds():
     audio = windows([9] * 940)
     audio[500 * 512 : 501 * 512] = 0  # quieter, but early
     audio[900 * 512 : 901 * 512] = 1
-    [first] = stream.push(audio)
+    [first] = ended(stream.push(audio))
 
     assert 900 * 512 == len(first.samples)
 
@@ -256,9 +297,7 @@ def test_a_word_after_such_a_silence_is_found():
 
 @pytest.mark.parametrize("endpointing", [True, False])
 def test_ten_minutes_of_silence_costs_no_memory(endpointing):
-    stream = UtteranceStream(
-        lambda windows: np.zeros(len(windows), np.float32), OPTIONS, endpointing=endpointing
-    )
+    stream = UtteranceStream(lambda windows: np.zeros(len(windows), np.float32), OPTIONS, endpointing=endpointing)
     minute = np.zeros(60 * 16_000 // 512 * 512, np.float32)
     for _ in range(10):
         assert [] == list(stream.push(minute))
@@ -287,7 +326,7 @@ def test_chunking_does_not_matter(endpointing, probabilities, remainder, sizes):
 
     def utterances(chunks: list[Samples]) -> list[tuple[str, int, list[float]]]:
         stream = UtteranceStream(Script(*probabilities), options, endpointing=endpointing)
-        found = [utterance for chunk in chunks for utterance in stream.push(chunk)]
+        found = [utterance for chunk in chunks for utterance in ended(stream.push(chunk))]
         found.append(stream.flush("flush"))
         return [(u.reason, u.start_samples, u.samples.tolist()) for u in found]
 
@@ -317,8 +356,8 @@ def test_a_whole_utterance_keeps_its_pauses_and_loses_the_silence_around():
     utterance = whole_utterance(audio, EnergyVad(), EndpointingOptions())
 
     assert "message" == utterance.reason
-    assert 1.024 - 0.256 == pytest.approx(utterance.start_samples / 16_000)
-    assert 0.256 + 0.512 + 2.048 + 0.512 + 0.256 == pytest.approx(utterance.duration_s)
+    assert 1.024 - 0.512 == pytest.approx(utterance.start_samples / 16_000)
+    assert 0.512 + 0.512 + 2.048 + 0.512 + 0.096 == pytest.approx(utterance.duration_s)
 
 
 def test_a_whole_utterance_is_never_split():
