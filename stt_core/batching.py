@@ -1,0 +1,210 @@
+"""Sessions share one model: a scheduler collects their requests into batches.
+
+While a batch runs, new requests queue up and become the next batch, so there is no waiting time to tune: an
+idle model never waits for company. `workers` batches run at the same time, each in a thread of its own.
+
+Finals go before speculative finals, and those before partials; a batch holds only one kind, because a final
+must not wait for the decoding of a guess. Within a kind, sessions take turns: a session's second request queues
+behind everybody's first. A session has one partial waiting at most, the latest.
+
+Whoever no longer wants a result withdraws it: what has not begun never runs. A batch that fails is tried again
+request by request, so that one poisonous utterance fails alone.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from stt_core.errors import Overloaded
+
+RequestT = TypeVar("RequestT")
+ResultT = TypeVar("ResultT")
+
+SMOOTHING = 0.1  # of the running mean of what a request costs
+
+
+class Priority(IntEnum):
+    """Who goes first."""
+
+    FINAL = 0
+    SPECULATIVE = 1  # will be final if the player stays silent
+    PARTIAL = 2
+
+
+@dataclass(slots=True, eq=False)
+class Job(Generic[RequestT, ResultT]):
+    """A request in the scheduler."""
+
+    request: RequestT
+    session: Hashable
+    priority: Priority
+    turn: int  # how many requests of its session and kind waited before it
+    future: asyncio.Future[ResultT]
+    since_s: float = field(default_factory=time.monotonic)
+
+    def promote(self) -> None:
+        """Somebody waits for this result now."""
+        self.priority = Priority.FINAL
+
+    def withdraw(self) -> None:
+        """Nobody wants this result any more."""
+        self.future.cancel()
+
+    async def result(self) -> ResultT:
+        """Wait for the result. Cancelling the wait withdraws the request.
+
+        Raises:
+            Overloaded: it waited too long.
+            Exception: what the model raised for this request, or what `fail` was given.
+        """
+        try:
+            return await self.future
+        finally:
+            self.future.cancel()  # nothing happens to a future that is done
+
+
+class Batcher(Generic[RequestT, ResultT]):
+    """Runs requests from all sessions through one model, in batches.
+
+    Args:
+        run: the model; blocking, one result for each request, in order. Called from `workers` threads.
+        workers: batches that run at the same time.
+        max_batch_size: requests in a batch.
+        max_waiting: requests in the queue; one more is refused with Overloaded.
+        max_wait_s: a request that would wait longer, or has, is refused with Overloaded.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[RequestT]], list[ResultT]],
+        *,
+        workers: int = 1,
+        max_batch_size: int = 8,
+        max_waiting: int = 1000,
+        max_wait_s: float = 30.0,
+    ) -> None:
+        self._run = run
+        self._workers = workers
+        self._max_batch_size = max_batch_size
+        self._max_waiting = max_waiting
+        self._max_wait_s = max_wait_s
+        self._waiting: list[Job[RequestT, ResultT]] = []
+        self._arrived = asyncio.Event()
+        self._threads = anyio.CapacityLimiter(workers)
+        self._failure: Exception | None = None
+        self._cost_s = 0.0  # running mean of a request's share of its batch's time
+
+    @property
+    def expected_wait_s(self) -> float:
+        """How long a final that came now would wait for its batch to begin."""
+        finals = sum(job.priority is Priority.FINAL and not job.future.done() for job in self._waiting)
+        return finals * self._cost_s / self._workers
+
+    def enqueue(
+        self, request: RequestT, *, session: Hashable = None, priority: Priority = Priority.FINAL
+    ) -> Job[RequestT, ResultT]:
+        """Put a request in the queue. A session's waiting partial gives way to its next one.
+
+        Raises:
+            Overloaded: too many requests are waiting.
+            Exception: what `fail` was given.
+        """
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)  # or it would grow with every request
+        if priority is Priority.PARTIAL:
+            for job in self._peers(session, priority):
+                job.withdraw()
+        if len(self._waiting) >= self._max_waiting:
+            self._forget_withdrawn()
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded(f"{self._max_waiting} utterances are waiting already; try again in a moment")
+        if self.expected_wait_s > self._max_wait_s:
+            raise Overloaded(f"the wait is over {self._max_wait_s:.0f} s; try again in a moment")
+        turn = len(self._peers(session, priority))
+        job = Job(request, session, priority, turn, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
+        self._arrived.set()
+        return job
+
+    async def submit(self, request: RequestT, *, session: Hashable = None) -> ResultT:
+        """Enqueue a final and wait for its result; see `enqueue` and `Job.result`."""
+        return await self.enqueue(request, session=session).result()
+
+    async def serve(self) -> None:
+        """Run until cancelled."""
+        for job in self._waiting:  # what came while the model was loading has not waited for its turn yet
+            job.since_s = time.monotonic()
+        async with anyio.create_task_group() as group:
+            for _ in range(self._workers):
+                group.start_soon(self._work)
+
+    def fail(self, error: Exception) -> None:
+        """Answer everything that waits, and all that will come, with this error: there is no model."""
+        self._failure = error
+        while self._waiting:
+            _settle(self._waiting.pop(), error)
+
+    def _peers(self, session: Hashable, priority: Priority) -> list[Job[RequestT, ResultT]]:
+        """What waits of this kind and session."""
+        return [
+            job
+            for job in self._waiting
+            if job.session == session and job.priority is priority and not job.future.done()
+        ]
+
+    def _forget_withdrawn(self) -> None:
+        self._waiting = [job for job in self._waiting if not job.future.done()]
+
+    async def _work(self) -> None:
+        while True:
+            if batch := self._next_batch():
+                await self._run_batch(batch)
+            else:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    def _next_batch(self) -> list[Job[RequestT, ResultT]]:
+        """The most urgent requests of one kind: a fair share of them, so that no worker sits idle."""
+        for job in self._waiting:
+            if time.monotonic() - job.since_s > self._max_wait_s:
+                _settle(job, Overloaded(f"no answer within {self._max_wait_s:.0f} s; try again in a moment"))
+        self._forget_withdrawn()
+        if not self._waiting:
+            return []
+        kind = min(job.priority for job in self._waiting)
+        peers = sorted((job for job in self._waiting if job.priority is kind), key=lambda job: job.turn)
+        batch = peers[: min(self._max_batch_size, -(-len(peers) // self._workers))]
+        taken = set(map(id, batch))
+        self._waiting = [job for job in self._waiting if id(job) not in taken]
+        return batch
+
+    async def _run_batch(self, batch: Sequence[Job[RequestT, ResultT]]) -> None:
+        requests = [job.request for job in batch]
+        began_s = time.monotonic()
+        try:
+            results = await anyio.to_thread.run_sync(self._run, requests, limiter=self._threads)
+            answers = list(zip(batch, results, strict=True))
+        except Exception as error:  # noqa: BLE001 - whatever the model raises belongs to its requests
+            if len(batch) == 1:
+                _settle(batch[0], error)
+                return
+            for job in batch:
+                if not job.future.done():
+                    await self._run_batch([job])
+            return
+        cost_s = (time.monotonic() - began_s) / len(batch)
+        self._cost_s += (cost_s - self._cost_s) * (SMOOTHING if self._cost_s else 1)
+        for job, result in answers:
+            if not job.future.done():
+                job.future.set_result(result)
+
+
+def _settle(job: Job[RequestT, ResultT], error: Exception) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)
