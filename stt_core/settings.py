@@ -1,0 +1,144 @@
+"""Every setting, with its default, unit and meaning. Entry points build it; the core only reads it.
+
+An environment variable `STT_<NAME>` sets the field of that name; nothing in this package reads the
+environment by itself.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from stt_core.endpointing import EndpointingOptions
+from stt_core.errors import SettingsError
+from stt_core.languages import LANGUAGES
+
+ENVIRONMENT_PREFIX = "STT_"
+
+
+class Settings(BaseModel):
+    """How the server behaves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Annotated[
+        str,
+        Field(min_length=1, description="A faster-whisper name, a Hugging Face id or a directory."),
+    ] = "base"
+    language: Annotated[
+        str,
+        Field(description="A Whisper code such as `ko` or `en`, or `auto`."),
+    ] = "ko"
+    host: Annotated[
+        str,
+        Field(min_length=1, description="Address to listen on. Beyond this machine it needs a token."),
+    ] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="TCP port; 0 takes a free one.")] = 8018
+    token: Annotated[
+        SecretStr | None,
+        Field(description="Clients must send it as `Authorization: Bearer …` or `?token=…`."),
+    ] = None
+    insecure: Annotated[bool, Field(description="Listen beyond this machine without a token.")] = False
+    cache_dir: Annotated[
+        Path | None,
+        Field(description="Where the embedded model is unpacked; the user's cache folder if unset."),
+    ] = None
+    debug_audio: Annotated[
+        Path | None, Field(description="Write each utterance as debug_XXXX.wav into this folder.")
+    ] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where the model runs.")] = "auto"
+    compute_type: Annotated[
+        str, Field(description="CTranslate2's compute type; `auto` is int8 on a CPU, float16 on a GPU.")
+    ] = "auto"
+    workers: Annotated[
+        int,
+        Field(ge=0, le=64, description="Batches in parallel; 0 means one for each CPU core, one on a GPU."),
+    ] = 0
+    beam_size: Annotated[int, Field(ge=1, le=10, description="Width of the beam search; 1 is greedy.")] = 5
+    max_batch_size: Annotated[int, Field(ge=1, le=64, description="Utterances decoded together.")] = 8
+    failure_text: Annotated[
+        str, Field(min_length=1, description="The line for an utterance in which nothing was understood.")
+    ] = "인식 실패"
+    threshold: Annotated[
+        float, Field(gt=0, lt=1, description="Speech probability above which a 32 ms window is speech.")
+    ] = 0.5
+    min_silence_duration_ms: Annotated[
+        int, Field(ge=100, le=5000, description="A longer pause ends an utterance, in ms.")
+    ] = 500
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "info"
+
+    @field_validator("language")
+    @classmethod
+    def _check_language(cls, language: str) -> str:
+        if language != "auto" and language not in LANGUAGES:
+            raise PydanticCustomError("language", "Input should be auto or a Whisper code such as ko or en")
+        return language
+
+    @field_validator("token")
+    @classmethod
+    def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not is_header_value(token.get_secret_value()):
+            raise PydanticCustomError("token", "Input should be letters, digits and signs of ASCII, without spaces")
+        return token
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], **overrides: object) -> "Settings":
+        """Settings from `STT_*` variables; `overrides` that are not None win.
+
+        An empty variable counts as unset, because Windows and compose files cannot unset one.
+
+        Raises:
+            SettingsError: a value is out of range or of the wrong kind.
+        """
+        values: dict[str, object] = {}
+        for name in cls.model_fields:
+            if text := environment.get(ENVIRONMENT_PREFIX + name.upper(), "").strip():
+                values[name] = text
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(" ".join(_sentence(detail) for detail in error.errors())) from None
+
+    @property
+    def endpointing_options(self) -> EndpointingOptions:
+        return EndpointingOptions(threshold=self.threshold, min_silence_duration_ms=self.min_silence_duration_ms)
+
+
+def _sentence(detail: Mapping[str, object]) -> str:
+    location = detail["loc"]
+    assert isinstance(location, tuple)
+    name = str(location[0])
+    came = "" if name == "token" else f", not {detail['input']!r:.80}"
+    return f"{ENVIRONMENT_PREFIX}{name.upper()} (--{name.replace('_', '-')}): {detail['msg']}{came}."
+
+
+def is_header_value(token: str) -> bool:
+    """Whether every client can send this token in a header."""
+    return bool(token) and all("!" <= character <= "~" for character in token)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to offer the server to a network without a token.
+
+    Raises:
+        SettingsError: the host is not loopback, there is no token, and `insecure` is off.
+    """
+    if not (is_loopback(settings.host) or settings.token or settings.insecure):
+        raise SettingsError(
+            f"Listening on {settings.host} lets others reach this server, so it needs a token: "
+            "--token SECRET (STT_TOKEN), or --insecure (STT_INSECURE=1) if everybody may use it."
+        )
