@@ -1,29 +1,38 @@
-"""The Whisper engine, and the silence tail that makes it fast.
+"""The Whisper engine, and the two ideas that make it fast.
 
-Whisper's encoder always eats 30 s of audio. A command of 3 s pays for 27 s of nothing, and on a CPU that is
-most of its cost. CTranslate2 accepts shorter input, but a decoder that sees fewer than 1500 encoder states
-forgets when to stop. So we encode the speech and a short margin only, and put the states of pure silence,
-computed once at load, behind them: the decoder sees its thirty seconds, and the encoder did a tenth of the work.
+**The silence tail.** Whisper's encoder always eats 30 s of audio. A command of 3 s pays for 27 s of nothing, and
+on a CPU that is most of its cost. CTranslate2 accepts shorter input, but a decoder that sees fewer than 1500
+encoder states forgets when to stop. So we encode the speech and a short margin only, and put the states of pure
+silence, computed once at load, behind them: the decoder sees its thirty seconds, and the encoder did a tenth of
+the work.
 
-    states   = encode(mel(speech + margin))                       (1, n, d_model), n = 50 a second
+    states   = encode(louder(mel(speech + margin)))               (1, n, d_model), n = 50 a second
     memory   = concatenate(states, silence[n:1500])               (1, 1500, d_model)
     text     = generate(memory)
 
 Every utterance then has the same memory length, so utterances of different sessions decode in one batch.
-`python -m local_dev bench engine DATA` measures this against stock faster-whisper.
+
+**The vocabulary cut.** What is left is decoding, and much of that is choosing among 51,865 tokens. The languages
+that are served need far fewer; see `stt_core.vocabulary`. Other languages are answered by the whole model, which
+is loaded when the first of them comes.
 
 Decoding is live decoding: temperature 0, no timestamps, and a token budget that grows with the audio. Where the
 result looks doubtful (it repeats itself, ran out of budget, or the model hardly believes it), the utterance is
-decoded again with the full window, once.
+decoded again with the full window, once. Speech too long for the window is split where it is quietest, and its
+pieces are decoded like utterances of their own.
+
+`python -m local_dev bench engine DATA` measures this against stock faster-whisper.
 """
 
+import logging
 import re
+import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,31 +40,44 @@ from numpy.typing import NDArray
 from stt_core.audio import SAMPLE_RATE, Samples
 from stt_core.cuda import preload_cublas
 from stt_core.errors import ModelError
-from stt_core.models import Progress, resolve_model
+from stt_core.models import Progress, default_cache_dir, resolve_model
 from stt_core.transcription import Request, Transcript
+from stt_core.vocabulary import Ids, can_cut, cut_vocabulary
+
+logger = logging.getLogger(__name__)
 
 FRAMES_PER_S = 100  # mel frames; the encoder makes one state of two
 WINDOW_FRAMES = 3000  # the 30 s that Whisper was trained on
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAMES_PER_S
-# Speech this long leaves no room for a margin, and goes to faster-whisper's own long-form decoding.
-LONGEST_SPEECH_S = 28.0
 MARGIN_S = 0.5  # silence that is really encoded behind the speech, at least
+LEAST_FRAMES = 400  # a word by itself needs more silence to be understood, and to end
+# Whisper's mel is clamped 80 dB below its loudest point, and silence lies on that floor. Every utterance is made
+# as loud as to have its floor here, which is where most have it, so that one silence tail fits all.
+MEL_FLOOR = -0.7
 BUCKET_FRAMES = 50  # encoder inputs are rounded up to this, so that utterances of like length share a batch
+
+# Longer speech leaves no room for a margin. It is split at its quietest moment between the two.
+LONGEST_SPEECH_S = 28.0
+SHORTEST_PIECE_S = 10.0
+PAUSE_SAMPLES = 3 * SAMPLE_RATE // 10  # what has to be quiet is this long
 
 TOKENS_PER_S = 14  # Korean speech has been seen to need 10
 EXTRA_TOKENS = 8
 MAX_TOKENS = 440  # Whisper's decoder has 448 positions, the prompt included
 
-# Evidence, with the names and values of openai/whisper's `transcribe`.
+# Evidence, with the names of openai/whisper's `transcribe`.
 COMPRESSION_RATIO_THRESHOLD = 2.4
 LOGPROB_THRESHOLD = -1.0
 NO_SPEECH_THRESHOLD = 0.6
+DOUBTFUL_LOGPROB = -0.9  # below this the full window is worth its price
 
 # How much longer, and how much less likely, a hypothesis may be that completes the best one.
 MORE_LETTERS = 3
 MORE_LOGPROB = 0.1
+SAID_TWICE = re.compile(r"(.{4,}).*\1")
 
 States = NDArray[np.float32]  # (batch, n, d_model)
+KeyT = TypeVar("KeyT", int, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +89,25 @@ class _Hypothesis:
 
     @property
     def is_doubtful(self) -> bool:
-        return self.looped or self.avg_logprob < LOGPROB_THRESHOLD
+        return self.looped or self.avg_logprob < DOUBTFUL_LOGPROB
 
     @property
     def is_speech(self) -> bool:
         return not (self.no_speech_prob > NO_SPEECH_THRESHOLD and self.avg_logprob < LOGPROB_THRESHOLD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A loaded model. Token ids outside of it are those of the whole vocabulary."""
+
+    whisper: Any  # faster_whisper.WhisperModel: the weights, the tokenizer, the mel filters
+    kept: Ids | None = None  # (n,) the whole vocabulary's ids of a cut model's tokens
+
+    def into(self, ids: Sequence[int]) -> list[int]:
+        return list(ids) if self.kept is None else [int(i) for i in np.searchsorted(self.kept, ids)]
+
+    def out_of(self, ids: Sequence[int]) -> list[int]:
+        return list(ids) if self.kept is None else [int(self.kept[i]) for i in ids]
 
 
 class WhisperEngine:
@@ -79,7 +115,9 @@ class WhisperEngine:
 
     Args:
         model: a directory, a faster-whisper name or a hub id; see `stt_core.models`.
-        cache_dir: where the embedded model is unpacked.
+        languages: those that are served. For `ko`, `en` or both the vocabulary is cut to them; any other
+            language is answered too, at the price of loading the whole model when it is first asked for.
+        cache_dir: where the embedded model is unpacked and cut models are kept.
         device: `cpu`, `cuda` or `auto`.
         compute_type: CTranslate2's name of it; `auto` is int8 on a CPU and float16 on a GPU.
         workers: batches that run in parallel, each on one thread. One thread decodes faster than two, so on a
@@ -91,6 +129,7 @@ class WhisperEngine:
         self,
         model: str = "base",
         *,
+        languages: Iterable[str] = ("ko",),
         cache_dir: Path | None = None,
         device: str = "auto",
         compute_type: str = "auto",
@@ -99,6 +138,7 @@ class WhisperEngine:
         beam_size: int = 5,
     ) -> None:
         self.model = Path(model).name if Path(model).is_dir() else model
+        self.languages = tuple(languages)
         self.workers = workers
         self.max_batch_size = max_batch_size
         self._source = model
@@ -106,7 +146,9 @@ class WhisperEngine:
         self._device = device
         self._compute_type = compute_type
         self._beam_size = beam_size
-        self._whisper: Any = None
+        self._loading = threading.Lock()
+        self._main: _Model | None = None  # encodes, and decodes what is served
+        self._whole: _Model | None = None  # the same one if nothing was cut
 
     def fetch(self, on_progress: Progress | None = None) -> Path:
         """Make the model's files be here, without loading them; return their folder."""
@@ -114,9 +156,30 @@ class WhisperEngine:
 
     def load(self) -> None:
         """Load the model and compute the silence tail; blocking, a second or two. Again is free."""
-        if self._whisper is not None:
-            return
-        folder = self.fetch()
+        with self._loading:
+            if self._main is not None:
+                return
+            self._folder = self.fetch()
+            model = self._load_cut()
+            if model is None:
+                model = self._whole = self._load(self._folder)
+            self._main = model
+            # A cut model may not know that it is; only multilingual ones are cut.
+            self._is_multilingual = model.kept is not None or bool(model.whisper.model.is_multilingual)
+            self._silence = self._encode([np.zeros(0, np.float32)], WINDOW_FRAMES)
+
+    def _load_cut(self) -> _Model | None:
+        """The model without the tokens that nobody needs, or None where there is none."""
+        if not can_cut(self.languages):
+            return None
+        try:
+            cut = cut_vocabulary(self._folder, self.languages, self._cache_dir or default_cache_dir())
+            return self._load(cut.folder, cut.kept)
+        except (OSError, ValueError, ModelError) as error:
+            logger.warning("The vocabulary was not cut, which only makes decoding slower: %s", error)
+            return None
+
+    def _load(self, folder: Path, kept: Ids | None = None) -> _Model:
         preload_cublas()
         import ctranslate2
         from faster_whisper import WhisperModel
@@ -140,27 +203,48 @@ class WhisperEngine:
             raise ModelError(
                 f"The model in {folder} cannot be loaded on {device} as {compute_type}: {error}"
             ) from error
-        self._whisper = whisper
-        self._silence = self._encode([np.zeros(0, np.float32)], WINDOW_FRAMES)
+        return _Model(whisper, kept)
+
+    def _whole_model(self) -> _Model:
+        with self._loading:
+            if self._whole is None:
+                self._whole = self._load(self._folder)
+            return self._whole
+
+    def _model_for(self, language: str) -> _Model:
+        assert self._main is not None, "load() comes first"
+        return self._main if self._main.kept is None or language in self.languages else self._whole_model()
 
     def transcribe(self, requests: Sequence[Request]) -> list[Transcript]:
         """One transcript for each request, in order. A text does not depend on the others in the batch."""
-        short = [i for i, request in enumerate(requests) if _duration_s(request) <= LONGEST_SPEECH_S]
-        transcripts = {i: self._transcribe_long(requests[i]) for i in range(len(requests)) if i not in short}
-        memories = self._memories([requests[i] for i in short])
-        languages = [self._language(requests[i], memory) for i, memory in zip(short, memories, strict=True)]
-        order = sorted(range(len(short)), key=lambda k: languages[k])
-        for language, group in groupby(
-            order, key=lambda k: languages[k]
-        ):  # a batch needs prompts of one length
-            members = list(group)
-            hypotheses = self._generate(
-                np.concatenate([memories[k] for k in members]),
-                language,
-                [_token_budget(requests[short[k]]) for k in members],
+        pieces = [split_at_pauses(request.samples) for request in requests]
+        transcripts = iter(
+            self._transcribe_pieces(
+                [
+                    Request(piece, request.language)
+                    for request, own in zip(requests, pieces, strict=True)
+                    for piece in own
+                ]
             )
-            for k, hypothesis in zip(members, hypotheses, strict=True):
-                transcripts[short[k]] = self._settle(requests[short[k]], language, hypothesis)
+        )
+        return [_joined([next(transcripts) for _ in own]) for own in pieces]
+
+    def _transcribe_pieces(self, requests: Sequence[Request]) -> list[Transcript]:
+        """The same for requests that fit into the window."""
+        memories = self._memories(requests)
+        languages = [self._language(*pair) for pair in zip(requests, memories, strict=True)]
+        transcripts: dict[int, Transcript] = {}
+        for language, members in _grouped(len(requests), lambda i: languages[i]):
+            members.sort(key=lambda i: len(requests[i].samples))  # a batch takes as long as its longest text
+            for first in range(0, len(members), self.max_batch_size):
+                batch = members[first : first + self.max_batch_size]
+                hypotheses = self._generate(
+                    np.concatenate([memories[i] for i in batch]),
+                    language,
+                    [_token_budget(requests[i]) for i in batch],
+                )
+                for i, hypothesis in zip(batch, hypotheses, strict=True):
+                    transcripts[i] = self._settle(requests[i], language, hypothesis)
         return [transcripts[i] for i in range(len(requests))]
 
     def _settle(self, request: Request, language: str, hypothesis: _Hypothesis) -> Transcript:
@@ -169,7 +253,9 @@ class WhisperEngine:
         if full_window:
             states = self._encode([request.samples], WINDOW_FRAMES)
             [second] = self._generate(states, language, [_token_budget(request)])
-            hypothesis = max(hypothesis, second, key=lambda h: (not h.looped, h.avg_logprob))
+            # What ran into its budget in a batch might have been cut elsewhere alone: the second run decides.
+            if hypothesis.looped or (not second.looped and second.avg_logprob > hypothesis.avg_logprob):
+                hypothesis = second
         return Transcript(
             text=hypothesis.text if hypothesis.is_speech else "",
             language=language,
@@ -181,9 +267,7 @@ class WhisperEngine:
     def _memories(self, requests: Sequence[Request]) -> list[States]:
         """What the decoder attends to, (1, 1500, d_model) for each request: speech states, then silence."""
         memories: dict[int, States] = {}
-        order = sorted(range(len(requests)), key=lambda i: _encoder_frames(requests[i]))
-        for frames, group in groupby(order, key=lambda i: _encoder_frames(requests[i])):
-            members = list(group)
+        for frames, members in _grouped(len(requests), lambda i: _encoder_frames(requests[i])):
             states = self._encode([requests[i].samples for i in members], frames)
             tail = self._silence[:, states.shape[1] :]
             for i, own in zip(members, states, strict=True):
@@ -192,39 +276,38 @@ class WhisperEngine:
 
     def _encode(self, batch: Sequence[Samples], frames: int) -> States:
         """Encoder states, (batch, frames / 2, d_model), of samples padded with silence to `frames`."""
-        import ctranslate2
-
+        assert self._main is not None, "load() comes first"
         features = np.stack([self._mel(samples, frames) for samples in batch])
-        view = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
-        return np.array(self._whisper.model.encode(view, to_cpu=True), np.float32)
+        return np.array(self._main.whisper.model.encode(_view(features), to_cpu=True), np.float32)
 
     def _mel(self, samples: Samples, frames: int) -> NDArray[np.float32]:
-        """Log-mel spectrogram, (n_mels, frames)."""
+        """Log-mel spectrogram, (n_mels, frames), as loud as to have its floor at MEL_FLOOR."""
+        assert self._main is not None, "load() comes first"
         padded = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
         padded[: len(samples)] = samples[: len(padded)]
-        return np.asarray(self._whisper.feature_extractor(padded, padding=0)[:, :frames], np.float32)
+        mel = np.asarray(self._main.whisper.feature_extractor(padded, padding=0)[:, :frames], np.float32)
+        return mel + np.float32(MEL_FLOOR - mel.min())
 
     def _language(self, request: Request, memory: States) -> str:
-        if not self._whisper.model.is_multilingual:
+        assert self._main is not None, "load() comes first"
+        if not self._is_multilingual:
             return "en"
         if request.language != "auto":
             return request.language
-        import ctranslate2
-
-        view = ctranslate2.StorageView.from_array(np.ascontiguousarray(memory))
-        [ranked] = self._whisper.model.detect_language(view)
+        main = self._main.whisper.model
+        detector = main if main.is_multilingual else self._whole_model().whisper.model
+        [ranked] = detector.detect_language(_view(memory))
         return str(ranked[0][0]).strip("<|>")
 
     def _generate(self, memories: States, language: str, budgets: Sequence[int]) -> list[_Hypothesis]:
         """Decode a batch that shares its language. `budgets`: the most tokens that each may take."""
-        import ctranslate2
         from faster_whisper.tokenizer import Tokenizer
 
-        multilingual = self._whisper.model.is_multilingual
-        tokenizer = Tokenizer(self._whisper.hf_tokenizer, multilingual, task="transcribe", language=language)
-        prompt = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
-        results = self._whisper.model.generate(
-            ctranslate2.StorageView.from_array(np.ascontiguousarray(memories)),
+        model = self._model_for(language)
+        tokenizer = Tokenizer(model.whisper.hf_tokenizer, self._is_multilingual, task="transcribe", language=language)
+        prompt = model.into([*tokenizer.sot_sequence, tokenizer.no_timestamps])
+        results = model.whisper.model.generate(
+            _view(memories),
             [prompt] * len(budgets),
             beam_size=self._beam_size,
             max_length=min(MAX_TOKENS, len(prompt) + max(budgets)),
@@ -235,35 +318,27 @@ class WhisperEngine:
         return [
             _most_complete(
                 [
-                    _hypothesis(tokenizer, tokens, score, result.no_speech_prob, budget)
+                    _hypothesis(tokenizer, model.out_of(tokens), score, result.no_speech_prob, budget)
                     for tokens, score in zip(result.sequences_ids, result.scores, strict=True)
                 ]
             )
             for result, budget in zip(results, budgets, strict=True)
         ]
 
-    def _transcribe_long(self, request: Request) -> Transcript:
-        """Speech longer than the window, by faster-whisper's sliding window."""
-        segments, info = self._whisper.transcribe(
-            request.samples,
-            language=None if request.language == "auto" else request.language,
-            beam_size=self._beam_size,
-            temperature=0.0,
-            condition_on_previous_text=False,
-        )
-        found = list(segments)
-        return Transcript(
-            text=" ".join(segment.text.strip() for segment in found),
-            language=info.language,
-            avg_logprob=float(np.mean([segment.avg_logprob for segment in found])) if found else 0.0,
-            no_speech_prob=float(np.mean([segment.no_speech_prob for segment in found])) if found else 1.0,
-            full_window=True,
-        )
+
+def _view(array: NDArray[np.float32]) -> Any:
+    import ctranslate2
+
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(array))
 
 
-def _hypothesis(
-    tokenizer: Any, tokens: list[int], score: float, no_speech_prob: float, budget: int
-) -> _Hypothesis:
+def _grouped(count: int, key: Callable[[int], KeyT]) -> Iterator[tuple[KeyT, list[int]]]:
+    """The numbers 0 … count - 1 in groups that share their key."""
+    for value, members in groupby(sorted(range(count), key=key), key=key):
+        yield value, list(members)
+
+
+def _hypothesis(tokenizer: Any, tokens: list[int], score: float, no_speech_prob: float, budget: int) -> _Hypothesis:
     text = tokenizer.decode(tokens).strip()
     return _Hypothesis(
         text=text,
@@ -285,10 +360,38 @@ def _most_complete(beam: Sequence[_Hypothesis]) -> _Hypothesis:
         goes_on = (
             other.text.startswith(best.text.rstrip(".?!"))
             and len(other.text) >= len(best.text) + MORE_LETTERS
+            and not SAID_TWICE.search(_letters(other.text))
         )
         if goes_on and not other.looped and other.avg_logprob >= best.avg_logprob - MORE_LOGPROB:
             best = other
     return best
+
+
+def split_at_pauses(samples: Samples) -> list[Samples]:
+    """The samples in pieces that fit into the window, cut where it is quietest; together they are all of it."""
+    pieces = []
+    longest, shortest = (round(seconds * SAMPLE_RATE) for seconds in (LONGEST_SPEECH_S, SHORTEST_PIECE_S))
+    while len(samples) > longest:
+        search = samples[shortest : min(longest, len(samples) - shortest)]
+        energy = np.cumsum(np.square(search, dtype=np.float64))
+        loudness = energy[PAUSE_SAMPLES:] - energy[:-PAUSE_SAMPLES]
+        cut = shortest + PAUSE_SAMPLES // 2 + int(np.argmin(loudness))
+        pieces.append(samples[:cut])
+        samples = samples[cut:]
+    return [*pieces, samples]
+
+
+def _joined(pieces: Sequence[Transcript]) -> Transcript:
+    """One transcript of speech that was decoded in pieces."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return Transcript(
+        text=" ".join(piece.text for piece in pieces if piece.text),
+        language=pieces[0].language,
+        avg_logprob=float(np.mean([piece.avg_logprob for piece in pieces])),
+        no_speech_prob=min(piece.no_speech_prob for piece in pieces),
+        full_window=any(piece.full_window for piece in pieces),
+    )
 
 
 def _duration_s(request: Request) -> float:
@@ -297,17 +400,21 @@ def _duration_s(request: Request) -> float:
 
 def _encoder_frames(request: Request) -> int:
     frames = (_duration_s(request) + MARGIN_S) * FRAMES_PER_S
-    return min(WINDOW_FRAMES, int(-(-frames // BUCKET_FRAMES)) * BUCKET_FRAMES)
+    return min(WINDOW_FRAMES, max(LEAST_FRAMES, int(-(-frames // BUCKET_FRAMES)) * BUCKET_FRAMES))
 
 
 def _token_budget(request: Request) -> int:
     return EXTRA_TOKENS + int(_duration_s(request) * TOKENS_PER_S)
 
 
+def _letters(text: str) -> str:
+    return re.sub(r"\W", "", text)
+
+
 def repeats_itself(text: str) -> bool:
     """Whether a text shows the model running in a circle: a run of four or more letters said three times
     in a row, or a text that compresses as only repetition does (openai/whisper's `compression_ratio`)."""
-    letters = re.sub(r"\W", "", text)
+    letters = _letters(text)
     if re.search(r"(.{4,}?)\1\1", letters) or re.search(r"(.{1,3}?)\1{7,}", letters):
         return True
     encoded = text.encode()

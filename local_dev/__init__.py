@@ -1,0 +1,1 @@
+"""The server on this machine: `python -m local_dev`."""

@@ -1,0 +1,453 @@
+"""`bench engine`: this engine and stock faster-whisper side by side, on the same files in the same run.
+
+Both get the same samples, one thread, one worker, the same weights (int8) and beam, and take turns at going
+first. Stock is `WhisperModel.transcribe(samples, language=…, beam_size=…)` with nothing else changed. Ours is
+what the server does: the voice activity detector cuts the speech out, then the engine transcribes it. The
+detector works while the audio arrives, so its time is told apart from the engine's, which is what a player waits.
+
+Errors are those of `stt_core.scoring`. "pooled" counts all errors over all letters or words, "mean" is the mean
+of the files' own rates, in which a wrong "yes" weighs as much as a wrong sentence. Intervals are 95 % intervals
+of a bootstrap over files that keeps the two systems of a file together (paired).
+
+The cut vocabulary (`stt_core.vocabulary`) is compared with the whole one text by text.
+
+DATA is a folder with a `manifest.tsv` (columns id, file, language, seconds, kind, text; tab-separated).
+"""
+
+import csv
+import json
+import platform
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from stt_core.audio import Samples, read_audio
+from stt_core.endpointing import EndpointingOptions
+from stt_core.engine import WhisperEngine
+from stt_core.errors import SettingsError
+from stt_core.scoring import CHARACTER_LANGUAGES, Score, score
+from stt_core.transcription import Request, Transcript
+from stt_core.utterances import whole_utterance
+from stt_core.vad import SileroVad
+
+BUCKETS_S = (0.0, 2.0, 5.0, 10.0, 30.0, float("inf"))
+RESAMPLES = 10_000
+PACKAGES = ("game-stt", "faster-whisper", "ctranslate2", "onnxruntime", "numpy")
+
+Floats = NDArray[np.float64]  # (n,) one for each file
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A row of the manifest."""
+
+    id: str
+    path: Path
+    language: str
+    kind: str  # human, tts or noise
+    text: str  # what is said; empty: unknown or nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one system made of one clip."""
+
+    text: str
+    seconds: float
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What both systems made of one clip."""
+
+    clip: Clip
+    audio_s: float
+    stock: Run
+    ours: Run
+    vad_s: float
+    full_window: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How many texts of a language differ between the cut vocabulary and the whole one."""
+
+    languages: tuple[str, ...]  # the cut was made for these
+    files: int
+    unequal: list[str] = field(default_factory=list)  # their ids
+
+
+def read_manifest(data: Path) -> list[Clip]:
+    """The clips of a folder.
+
+    Raises:
+        SettingsError: there is no manifest, or it lacks a column.
+    """
+    manifest = data / "manifest.tsv"
+    if not manifest.is_file():
+        raise SettingsError(
+            f"{data} has no manifest.tsv; DATA is a folder with one (tab-separated: id, file, language, seconds, "
+            "kind, text), such as test_audio."
+        )
+    with manifest.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    try:
+        return [Clip(row["id"], data / row["file"], row["language"], row["kind"], row["text"].strip()) for row in rows]
+    except KeyError as error:
+        raise SettingsError(f"{manifest} lacks the column {error}.") from None
+
+
+class Ours:
+    """The engine as the server uses it: speech cut out by the detector, then transcribed."""
+
+    def __init__(self, model: str, languages: Iterable[str], cache_dir: Path | None, beam_size: int) -> None:
+        self.engine = WhisperEngine(model, languages=languages, cache_dir=cache_dir, device="cpu", beam_size=beam_size)
+        self.engine.load()
+        self._vad = SileroVad()
+
+    def transcribe(self, samples: Samples, language: str) -> tuple[Transcript, float, float]:
+        """The transcript, the engine's seconds and the detector's."""
+        started = time.perf_counter()
+        speech = whole_utterance(samples, self._vad, EndpointingOptions()).samples
+        heard = time.perf_counter()
+        if not len(speech):
+            return Transcript("", language), 0.0, heard - started
+        [transcript] = self.engine.transcribe([Request(speech, language)])
+        return transcript, time.perf_counter() - heard, heard - started
+
+
+class Stock:
+    """faster-whisper as it comes."""
+
+    def __init__(self, folder: Path, beam_size: int) -> None:
+        from faster_whisper import WhisperModel
+
+        self._model = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1, num_workers=1)
+        self._beam_size = beam_size
+
+    def transcribe(self, samples: Samples, language: str) -> tuple[str, float]:
+        """The text and the seconds that it took."""
+        started = time.perf_counter()
+        segments, _ = self._model.transcribe(samples, language=language, beam_size=self._beam_size)
+        text = " ".join(segment.text.strip() for segment in segments)
+        return text, time.perf_counter() - started
+
+
+def run_engine_bench(
+    data: Path,
+    out: Path,
+    *,
+    model: str = "base",
+    cache_dir: Path | None = None,
+    language: str | None = None,
+    kinds: Collection[str] = ("human",),
+    beam_size: int = 5,
+    limit: int | None = None,
+    check_cut: bool = True,
+    seed: int = 0,
+    console: Console | None = None,
+) -> int:
+    """Run the benchmark, print its tables and write `engine.json`; return the exit code, 0.
+
+    Args:
+        data: a folder with a `manifest.tsv`.
+        out: the folder for the result; it is made.
+        model: as in `WhisperEngine`.
+        cache_dir: likewise.
+        language: only clips in this language; otherwise Korean and English, each by an engine that serves it.
+        kinds: only clips of these kinds; all kinds if the folder has none of them.
+        beam_size: of both systems.
+        limit: the first so many clips of each language.
+        check_cut: compare the cut vocabularies with the whole one; takes as long again as ours.
+        seed: of the bootstrap.
+
+    Raises:
+        SettingsError: there is nothing to measure.
+    """
+    console = console or Console()
+    languages = (language,) if language else ("ko", "en")
+    manifest = read_manifest(data)
+    spoken = [clip for clip in manifest if clip.text and clip.language in languages]
+    spoken = [clip for clip in spoken if clip.kind in kinds] or spoken
+    clips = [clip for code in languages for clip in [c for c in spoken if c.language == code][:limit]]
+    noises = [clip for clip in manifest if clip.kind == "noise"][:limit]
+    if not clips:
+        raise SettingsError(f"{data} holds no clip in {' or '.join(languages)} whose text is known.")
+
+    with _progress(console) as progress:
+        pairs, silent = _measure(clips, noises, model, cache_dir, beam_size, progress)
+        cuts = _check_cuts(pairs, model, cache_dir, beam_size, progress) if check_cut else []
+
+    by_language = {code: [pair for pair in pairs if pair.clip.language == code] for code in languages}
+    result = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": {
+            "data": data.name,
+            "model": model,
+            "beam_size": beam_size,
+            "kinds": sorted(kinds),
+            "limit": limit,
+            "seed": seed,
+            "resamples": RESAMPLES,
+        },
+        "machine": describe_machine(),
+        "languages": {code: _summary(own, seed) for code, own in by_language.items() if own},
+        "noise": silent,
+        "cut": [asdict(cut) for cut in cuts],
+        "files": [_row(pair) for pair in pairs],
+    }
+    _print(console, result)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "engine.json"
+    path.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+    console.print(f"Written to {path}")
+    return 0
+
+
+def describe_machine() -> dict[str, Any]:
+    """Where a benchmark ran: processor, cores, system, versions."""
+    processor = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    return {
+        "processor": processor,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def _progress(console: Console) -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console)
+
+
+def _measure(
+    clips: Sequence[Clip],
+    noises: Sequence[Clip],
+    model: str,
+    cache_dir: Path | None,
+    beam_size: int,
+    progress: Progress,
+) -> tuple[list[Pair], dict[str, int]]:
+    """Both systems on every clip, and on how many noises each of them heard words."""
+    ours = {language: Ours(model, (language,), cache_dir, beam_size) for language in {clip.language for clip in clips}}
+    any_ours = ours[clips[0].language]
+    stock = Stock(any_ours.engine.fetch(), beam_size)
+    task = progress.add_task("stock and ours", total=len(clips) + len(noises))
+    warm_up = read_audio(clips[0].path)
+    stock.transcribe(warm_up, clips[0].language)
+    for system in ours.values():
+        system.transcribe(warm_up, clips[0].language)
+
+    pairs = []
+    for number, clip in enumerate(clips):
+        samples = read_audio(clip.path)
+        runs: dict[str, Any] = {}
+        systems: list[tuple[str, Callable[[Samples, str], Any]]] = [
+            ("stock", stock.transcribe),
+            ("ours", ours[clip.language].transcribe),
+        ]
+        for name, transcribe in systems if number % 2 else reversed(systems):
+            runs[name] = transcribe(samples, clip.language)
+        text, stock_s = runs["stock"]
+        transcript, engine_s, vad_s = runs["ours"]
+        pairs.append(
+            Pair(
+                clip,
+                audio_s=len(samples) / 16_000,
+                stock=Run(text, stock_s, score(clip.text, text, clip.language)),
+                ours=Run(transcript.text, engine_s, score(clip.text, transcript.text, clip.language)),
+                vad_s=vad_s,
+                full_window=transcript.full_window,
+            )
+        )
+        progress.advance(task)
+
+    silent = {"files": len(noises), "stock": 0, "ours": 0}
+    for clip in noises:
+        samples = read_audio(clip.path)
+        silent["stock"] += bool(stock.transcribe(samples, clips[0].language)[0])
+        silent["ours"] += bool(any_ours.transcribe(samples, clips[0].language)[0].text)
+        progress.advance(task)
+    return pairs, silent
+
+
+def _check_cuts(
+    pairs: Sequence[Pair], model: str, cache_dir: Path | None, beam_size: int, progress: Progress
+) -> list[Cut]:
+    """Compare texts of the whole vocabulary with those of each cut that serves the language."""
+    served = tuple(dict.fromkeys(pair.clip.language for pair in pairs))
+    whole = Ours(model, (), cache_dir, beam_size)
+    together = Ours(model, served, cache_dir, beam_size) if len(served) > 1 else None
+    cuts: dict[tuple[str, ...], Cut] = {
+        (language,): Cut((language,), sum(p.clip.language == language for p in pairs)) for language in served
+    }
+    if together:
+        cuts[served] = Cut(served, len(pairs))
+    task = progress.add_task("cut vocabulary", total=len(pairs))
+    for pair in pairs:
+        samples = read_audio(pair.clip.path)
+        expected = whole.transcribe(samples, pair.clip.language)[0].text
+        if pair.ours.text != expected:
+            cuts[(pair.clip.language,)].unequal.append(pair.clip.id)
+        if together and together.transcribe(samples, pair.clip.language)[0].text != expected:
+            cuts[served].unequal.append(pair.clip.id)
+        progress.advance(task)
+    return list(cuts.values())
+
+
+def _summary(pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
+    """The numbers of one language."""
+    language = pairs[0].clip.language
+    errors = {name: _column(pairs, name, lambda run: run.score.errors) for name in ("stock", "ours")}
+    rates = {name: _column(pairs, name, lambda run: run.score.rate) for name in ("stock", "ours")}
+    seconds = {name: _column(pairs, name, lambda run: run.seconds) for name in ("stock", "ours")}
+    length = _column(pairs, "stock", lambda run: run.score.length)
+    draws = np.random.default_rng(seed).integers(0, len(pairs), (RESAMPLES, len(pairs)))
+
+    def pooled(name: str) -> Floats:
+        return np.asarray(errors[name][draws].sum(axis=1) / length[draws].sum(axis=1))
+
+    def mean(name: str) -> Floats:
+        return np.asarray(rates[name][draws].mean(axis=1))
+
+    def median(name: str) -> Floats:
+        return np.asarray(np.median(seconds[name][draws], axis=1))
+
+    return {
+        "metric": "CER" if language in CHARACTER_LANGUAGES else "WER",
+        "files": len(pairs),
+        "audio_s": round(sum(pair.audio_s for pair in pairs), 1),
+        **{
+            name: {
+                "pooled": _interval(errors[name].sum() / length.sum(), pooled(name)),
+                "mean": _interval(rates[name].mean(), mean(name)),
+                "median_s": round(float(np.median(seconds[name])), 3),
+                "p95_s": round(float(np.percentile(seconds[name], 95)), 3),
+            }
+            for name in ("stock", "ours")
+        },
+        "difference": {
+            "pooled": _interval(
+                (errors["ours"] - errors["stock"]).sum() / length.sum(), pooled("ours") - pooled("stock")
+            ),
+            "mean": _interval((rates["ours"] - rates["stock"]).mean(), mean("ours") - mean("stock")),
+        },
+        "time_ratio": _interval(
+            np.median(seconds["ours"]) / np.median(seconds["stock"]), median("ours") / median("stock")
+        ),
+        "vad_median_s": round(float(np.median([pair.vad_s for pair in pairs])), 3),
+        "fallbacks": sum(pair.full_window for pair in pairs),
+        "buckets": [
+            _bucket(low, high, members)
+            for low, high in pairwise(BUCKETS_S)
+            if (members := [pair for pair in pairs if low <= pair.audio_s < high])
+        ],
+    }
+
+
+def _bucket(low: float, high: float, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The numbers of the clips whose length lies in a range."""
+    length = sum(pair.stock.score.length for pair in pairs)
+    return {
+        "from_s": low,
+        "to_s": None if high == float("inf") else high,
+        "files": len(pairs),
+        "fallbacks": sum(pair.full_window for pair in pairs),
+        **{
+            name: {
+                "pooled": round(sum(getattr(pair, name).score.errors for pair in pairs) / length, 4),
+                "median_s": round(float(np.median([getattr(pair, name).seconds for pair in pairs])), 3),
+            }
+            for name in ("stock", "ours")
+        },
+    }
+
+
+def _column(pairs: Sequence[Pair], system: str, value: Callable[[Run], float]) -> Floats:
+    return np.array([value(getattr(pair, system)) for pair in pairs], np.float64)
+
+
+def _interval(value: float, draws: Floats) -> dict[str, float]:
+    """A value with the 95 % interval that its resampled values span."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {"value": round(float(value), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def _row(pair: Pair) -> dict[str, Any]:
+    def run(own: Run) -> dict[str, Any]:
+        return {
+            "errors": own.score.errors,
+            "length": own.score.length,
+            "seconds": round(own.seconds, 4),
+            "text": own.text,
+        }
+
+    return {
+        "id": pair.clip.id,
+        "language": pair.clip.language,
+        "audio_s": round(pair.audio_s, 2),
+        "vad_s": round(pair.vad_s, 4),
+        "full_window": pair.full_window,
+        "stock": run(pair.stock),
+        "ours": run(pair.ours),
+    }
+
+
+def _print(console: Console, result: dict[str, Any]) -> None:
+    for language, summary in result["languages"].items():
+        console.print(_table(language, summary))
+    noise = result["noise"]
+    if noise["files"]:
+        console.print(f"Words heard in {noise['files']} noises: stock {noise['stock']}, ours {noise['ours']}")
+    for cut in result["cut"]:
+        differing = ", ".join(cut["unequal"]) or "none"
+        console.print(
+            f"Vocabulary cut to {'+'.join(cut['languages'])}: {len(cut['unequal'])} of {cut['files']} texts differ "
+            f"from the whole vocabulary's ({differing})"
+        )
+
+
+def _table(language: str, summary: dict[str, Any]) -> Table:
+    def percent(interval: dict[str, float], sign: str = "") -> str:
+        value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
+        return f"{value:{sign}.1f} % ({low:{sign}.1f} … {high:{sign}.1f})"
+
+    def seconds(system: dict[str, Any]) -> str:
+        return f"{system['median_s']:.2f} s / {system['p95_s']:.2f} s"
+
+    stock, ours, difference = summary["stock"], summary["ours"], summary["difference"]
+    title = f"{language}: {summary['files']} files, {summary['audio_s']:.0f} s, {summary['fallbacks']} fallbacks"
+    table = Table("", "stock", "ours", "ours against stock", title=title, title_justify="left")
+    for name in ("pooled", "mean"):
+        row = percent(stock[name]), percent(ours[name]), percent(difference[name], "+")
+        table.add_row(f"{summary['metric']}, {name}", *row)
+    ratio = summary["time_ratio"]
+    speed = f"{ratio['value']:.2f} ({ratio['low']:.2f} … {ratio['high']:.2f})"
+    table.add_row("time, median / p95", seconds(stock), seconds(ours), speed)
+    table.add_row("detector, median", "", f"{summary['vad_median_s']:.2f} s", "while the audio arrives")
+    table.add_section()
+    for bucket in summary["buckets"]:
+        to = "" if bucket["to_s"] is None else f"{bucket['to_s']:.0f}"
+        cells = [
+            f"{100 * bucket[name]['pooled']:.1f} %, {bucket[name]['median_s']:.2f} s" for name in ("stock", "ours")
+        ]
+        ratio_of_medians = bucket["ours"]["median_s"] / bucket["stock"]["median_s"]
+        label = f"{bucket['from_s']:.0f} … {to} s ({bucket['files']} files)"
+        table.add_row(label, *cells, f"{ratio_of_medians:.2f}, {bucket['fallbacks']} fallbacks")
+    return table

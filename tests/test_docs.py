@@ -1,0 +1,106 @@
+"""The documents say what the code does, in both languages."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stt_core.settings import ENVIRONMENT_PREFIX, Settings
+
+REPOSITORY = Path(__file__).parent.parent
+READMES = [REPOSITORY / "README.md", REPOSITORY / "README.ko.md"]
+ENGLISH, KOREAN = (path.read_text(encoding="utf-8") for path in READMES)
+
+
+def code_blocks(text: str, language: str | None = None) -> list[str]:
+    found = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [body for name, body in found if language in (None, name)]
+
+
+def table_keys(text: str) -> list[str]:
+    """The first cell of every table row, where it is code."""
+    return re.findall(r"^\| (`[^|]*?`) \|", text, re.MULTILINE)
+
+
+def test_both_readmes_have_the_same_code() -> None:
+    assert code_blocks(ENGLISH) == code_blocks(KOREAN)
+
+
+def test_both_readmes_have_the_same_shape() -> None:
+    assert re.findall(r"^#+", ENGLISH, re.MULTILINE) == re.findall(r"^#+", KOREAN, re.MULTILINE)
+    assert table_keys(ENGLISH) == table_keys(KOREAN)
+    assert ENGLISH.count("\n| ") == KOREAN.count("\n| ")
+    assert ENGLISH.count("\n- ") == KOREAN.count("\n- ")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_setting_has_its_row(readme: Path, name: str) -> None:
+    default = Settings.model_fields[name].default
+    option, variable = "--" + name.replace("_", "-"), ENVIRONMENT_PREFIX + name.upper()
+    rows = [line for line in readme.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{option}` ")]
+
+    assert 1 == len(rows)
+    assert f"`{variable}`" in rows[0]
+    if default not in (None, False):
+        assert f"`{default}`" in rows[0]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_extra_is_named(readme: Path) -> None:
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extra in project["optional-dependencies"]:
+        assert f"| `{extra}` |" in readme.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_close_code_is_explained(readme: Path) -> None:
+    source = (REPOSITORY / "stt_core" / "app.py").read_text() + (REPOSITORY / "stt_core" / "session.py").read_text()
+    codes = set(re.findall(r"\b(?:ProtocolError\(\s*|_close\(socket, )(\d{4})", source))
+
+    assert codes
+    for code in codes:
+        assert f"| {code} |" in readme.read_text(encoding="utf-8")
+
+
+def test_the_links_lead_somewhere() -> None:
+    for text in (ENGLISH, KOREAN):
+        prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)#:]+)\)", prose):
+            assert (REPOSITORY / target).exists(), target
+
+
+@pytest.mark.model
+def test_the_library_example_runs() -> None:
+    [example] = [block for block in code_blocks(ENGLISH, "python") if "Transcriber" in block]
+    printed = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", example],
+        cwd=REPOSITORY,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+    assert "엄마\n" == printed.stdout, printed.stderr
+
+
+@pytest.mark.model
+def test_the_client_example_runs() -> None:
+    from servers import running_server
+
+    [example] = [block for block in code_blocks(ENGLISH, "python") if "connect(" in block]
+    with running_server() as server:
+        example = example.replace("ws://127.0.0.1:8018/ws/audio", server.url)
+        printed = subprocess.run(
+            [sys.executable, "-X", "utf8", "-c", example],
+            cwd=REPOSITORY,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+        )
+
+    assert "정답은청개구리입니다" == re.sub(r"\W", "", printed.stdout), printed.stderr
