@@ -121,7 +121,12 @@ def create_app(
 
     @app.get("/readyz", summary="Whether the model is loaded", responses={503: {"description": "Not yet"}})
     async def readyz() -> JSONResponse:
-        state = {"version": __version__, "model": engine.model, "language": settings.language}
+        state: dict[str, str | int] = {
+            "version": __version__,
+            "model": engine.model,
+            "language": settings.language,
+            "sessions": server.sessions,
+        }
         if server.failure:
             return JSONResponse({"status": "failed", **state, "message": str(server.failure)}, 503)
         if not server.ready:
@@ -142,6 +147,7 @@ class _Server:
         self.settings = settings
         self.engine = engine
         self.ready = False
+        self.sessions = 0  # clients that are connected and were let in
         self.failure: ModelError | None = None
         self._vad = vad
         self._vad_lock = anyio.Lock()
@@ -198,7 +204,11 @@ class _Server:
             if not self.is_authorized(socket):
                 raise ProtocolError(4401, "wrong or missing token: send 'Authorization: Bearer TOKEN' or ?token=")
             session, language = await self._open_session(socket)
-            await _Connection(self, socket, session, language).run()
+            self.sessions += 1
+            try:
+                await _Connection(self, socket, session, language).run()
+            finally:
+                self.sessions -= 1
         except ProtocolError as error:
             await _close(socket, error.code, str(error))
         except Overloaded as error:
@@ -268,6 +278,7 @@ class _Connection:
         self._language = language
         # Events wait here while one is handled. Messages are bounded by `INBOX_BYTES`; results must get through.
         self._send_event, self._events = anyio.create_memory_object_stream[_Event](float("inf"))
+        self._gone = False
         self._inbox_bytes = 0  # of messages that have been read and not been handled
         self._last_audio_s = time.monotonic()
         self._jobs: dict[int, _Job] = {}  # by utterance
@@ -295,7 +306,8 @@ class _Connection:
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
-                self._send_event.send_nowait(_Gone())
+                self._gone = True
+                self._send_event.send_nowait(_Gone())  # wakes the loop if it waits
                 return
             data = message.get("bytes")
             data = data if data is not None else message.get("text", "")  # Modal sends both keys, one None
@@ -309,6 +321,8 @@ class _Connection:
         """Until the client leaves (None) or must be turned away (why)."""
         while True:
             event = await self._next_event()
+            if self._gone:  # whatever else has come needs no answer
+                return None
             try:
                 match event:
                     case _Gone():

@@ -31,7 +31,7 @@ from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ProtocolError
 from stt_core.transcription import Transcript
 from stt_core.utterances import Paused, Reason, Resumed, Utterance, UtteranceStream, whole_utterance
-from stt_core.vad import Vad
+from stt_core.vad import GatedVad, Vad
 
 Endpointing = Literal["auto", "on", "off"]
 ENDPOINTINGS: tuple[Endpointing, ...] = get_args(Endpointing)
@@ -114,7 +114,7 @@ class PlainSession:
         self._decoder = PcmDecoder(audio_format)
         push_to_talk = endpointing == "off"
         self._stream = UtteranceStream(
-            vad.stream(),
+            GatedVad(vad).stream(),
             replace(options, max_speech_duration_s=MAX_PUSH_TO_TALK_S) if push_to_talk else options,
             endpointing=not push_to_talk,
         )

@@ -4,21 +4,60 @@ Kokoro comes with no such step for Korean. The numbers in the comments are the a
 Pronunciation (표준 발음법) of the National Institute of Korean Language. Only what follows from the
 spelling is here: where it does not, as with 의 said 에, respell the word.
 """
+
 from dataclasses import dataclass
 
 ONSETS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
 VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
 CODAS = ["", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"]
-CLUSTERS = {"ㄳ": "ㄱㅅ", "ㄵ": "ㄴㅈ", "ㄶ": "ㄴㅎ", "ㄺ": "ㄹㄱ", "ㄻ": "ㄹㅁ", "ㄼ": "ㄹㅂ",
-            "ㄽ": "ㄹㅅ", "ㄾ": "ㄹㅌ", "ㄿ": "ㄹㅍ", "ㅀ": "ㄹㅎ", "ㅄ": "ㅂㅅ"}
+CLUSTERS = {
+    "ㄳ": "ㄱㅅ",
+    "ㄵ": "ㄴㅈ",
+    "ㄶ": "ㄴㅎ",
+    "ㄺ": "ㄹㄱ",
+    "ㄻ": "ㄹㅁ",
+    "ㄼ": "ㄹㅂ",
+    "ㄽ": "ㄹㅅ",
+    "ㄾ": "ㄹㅌ",
+    "ㄿ": "ㄹㅍ",
+    "ㅀ": "ㄹㅎ",
+    "ㅄ": "ㅂㅅ",
+}
 SECOND_SURVIVES = {"ㄺ": "ㄱ", "ㄻ": "ㅁ", "ㄿ": "ㅂ"}  # article 11; others keep the first sound
 STOPPED = dict(zip("ㄱㄲㅋㄷㅅㅆㅈㅊㅌㅎㅂㅍ", "ㄱㄱㄱㄷㄷㄷㄷㄷㄷㄷㅂㅂ", strict=True))  # articles 8 and 9
 ASPIRATED = dict(zip("ㄱㄷㅂㅈ", "ㅋㅌㅍㅊ", strict=True))
 TENSE = dict(zip("ㄱㄷㅂㅅㅈ", "ㄲㄸㅃㅆㅉ", strict=True))
 NASAL = dict(zip("ㄱㄷㅂ", "ㅇㄴㅁ", strict=True))
 
-VOWEL_IPA = dict(zip(VOWELS, ["a", "ɛ", "ja", "jɛ", "ʌ", "e", "jʌ", "je", "o", "wa", "wɛ", "we", "jo",
-                              "u", "wʌ", "we", "wi", "ju", "ɯ", "ɯi", "i"], strict=True))
+VOWEL_IPA = dict(
+    zip(
+        VOWELS,
+        [
+            "a",
+            "ɛ",
+            "ja",
+            "jɛ",
+            "ʌ",
+            "e",
+            "jʌ",
+            "je",
+            "o",
+            "wa",
+            "wɛ",
+            "we",
+            "jo",
+            "u",
+            "wʌ",
+            "we",
+            "wi",
+            "ju",
+            "ɯ",
+            "ɯi",
+            "i",
+        ],
+        strict=True,
+    )
+)
 VOICED = dict(zip("ㄱㄷㅂㅈ", "ɡdbʥ", strict=True))
 ONSET_IPA = dict(zip(ONSETS, [*"kknttɾmppss", "", "ʨ", "ʨ", "ʨʰ", "kʰ", "tʰ", "pʰ", "h"], strict=True))
 CODA_IPA = {"": "", "ㅇ": "ŋː", **dict(zip("ㄱㄷㅂㄴㅁㄹ", "ktpnml", strict=True))}  # a short ŋ is heard as n
@@ -51,7 +90,7 @@ def pronounce(text: str) -> list[Syllable]:
     """The syllables of `text` as they are said, sound changes applied from left to right."""
     syllables = [split_syllable(char) for char in text]
     for position, left in enumerate(syllables):
-        after = syllables[position + 1:position + 3]
+        after = syllables[position + 1 : position + 3]
         if left.coda and after and after[0].vowel:
             link(left, after[0])
         elif left.coda:

@@ -14,6 +14,7 @@ What this script needs is no dependency of the project; give it an environment o
     pip install faster-whisper==1.2.1
     python make.py --check MODEL_DIR              # which of the lines the model understands, in five ways
 """
+
 import argparse
 import csv
 import importlib.resources
@@ -38,8 +39,6 @@ LICENCE = "own, synthesised with Kokoro-82M (Apache-2.0)"
 
 
 @dataclass(frozen=True)
-
-
 class Line:
     """One file of speech. The voice is one with which the line passes every check below."""
 
@@ -66,10 +65,8 @@ LINES = [
     Line("open_the_gate", "Open the gate", "af_heart", ("ˈOpən ðə ɡˈAt",), "en"),
     Line("attack_the_dragon", "Attack the dragon", "am_michael", ("ətˈæk ðə dɹˈæɡən",), "en"),
     Line("cast_the_fire_spell", "Cast the fire spell", "af_heart", ("kˈæst ðə fˈIəɹ spˈɛl",), "en"),
-    Line("follow_me_to_the_castle", "Follow me to the castle", "am_michael",
-         ("fˈɑlO mˌi tə ðə kˈæsᵊl",), "en"),
-    Line("drink_the_healing_potion", "Drink the healing potion", "af_heart",
-         ("dɹˈɪŋk ðə hˈilɪŋ pˈOʃən",), "en"),
+    Line("follow_me_to_the_castle", "Follow me to the castle", "am_michael", ("fˈɑlO mˌi tə ðə kˈæsᵊl",), "en"),
+    Line("drink_the_healing_potion", "Drink the healing potion", "af_heart", ("dɹˈɪŋk ðə hˈilɪŋ pˈOʃən",), "en"),
     Line("where_is_the_treasure", "Where is the treasure", "am_michael", ("wˌɛɹ ɪz ðə tɹˈɛʒəɹ",), "en"),
     Line("pick_up_the_sword", "Pick up the sword", "af_heart", ("pˈɪk ˈʌp ðə sˈɔɹd",), "en"),
     Line("show_me_the_map", "Show me the map", "am_michael", ("ʃˈO mˌi ðə mˈæp",), "en"),
@@ -106,11 +103,14 @@ class Kokoro:
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
         tokens = [self._ids[symbol] for symbol in symbols]
-        inputs = {"tokens": np.array([[0, *tokens, 0]], np.int64), "speed": np.array([speed], np.float32),
-                  "style": self._voices[voice][len(tokens) - 1]}
+        inputs = {
+            "tokens": np.array([[0, *tokens, 0]], np.int64),
+            "speed": np.array([speed], np.float32),
+            "style": self._voices[voice][len(tokens) - 1],
+        }
         sound = session.run(None, inputs)[0].ravel()
         start, end = loud_part(sound)
-        sound = to_16_khz(sound[max(0, start - 720):end + 1200])
+        sound = to_16_khz(sound[max(0, start - 720) : end + 1200])
         return sound / np.abs(sound).max() * 0.7
 
 
@@ -147,8 +147,18 @@ def make(archive: Path) -> None:
     rows = []
     for line in LINES:
         seconds = write_wav(line.name, speak(kokoro, line))
-        rows.append([line.name, f"{line.name}.wav", line.language, seconds, "tts", line.text, LICENCE,
-                     f"make.py, voice {line.voice}"])
+        rows.append(
+            [
+                line.name,
+                f"{line.name}.wav",
+                line.language,
+                seconds,
+                "tts",
+                line.text,
+                LICENCE,
+                f"make.py, voice {line.voice}",
+            ]
+        )
     hiss = np.random.default_rng(1).normal(0, 0.01, 3 * RATE)  # white, -40 dBFS
     for name, sound in (("silence", np.zeros(2 * RATE)), ("noise", hiss)):
         rows.append([name, f"{name}.wav", "", write_wav(name, sound), "noise", "", "own", "make.py"])
@@ -176,7 +186,7 @@ class Listener:
     def failures(self, sound: np.ndarray, text: str, language: str) -> dict[str, str]:
         """What was heard in each way that did not give `text`, by its letter in the README."""
         start, end = loud_part(sound)
-        level = np.sqrt(np.mean(sound[start:end + 1] ** 2))
+        level = np.sqrt(np.mean(sound[start : end + 1] ** 2))
         hiss = np.random.default_rng(0).normal(0, level / 10, len(sound)).astype(np.float32)  # 20 dB below
         ways: dict[str, Callable[[], str]] = {
             "a": lambda: self._stock(sound, language, 5),
@@ -200,7 +210,7 @@ class Listener:
         tokenizer = Tokenizer(self._whisper.hf_tokenizer, True, task="transcribe", language=language)
         prompt = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
         states = self._encode(sound, (len(sound) + RATE // 2) // 320 * 2)
-        memory = np.concatenate([states, self._silence[:, states.shape[1]:]], axis=1)
+        memory = np.concatenate([states, self._silence[:, states.shape[1] :]], axis=1)
         view = ctranslate2.StorageView.from_array(np.ascontiguousarray(memory))
         limit = len(prompt) + 14 * len(sound) // RATE + 8
         result = self._whisper.model.generate(view, [prompt], beam_size=5, max_length=limit)[0]
@@ -238,9 +248,7 @@ def check(model_dir: Path) -> None:
 
 def main() -> None:
     """Make the files, or check them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--voices", type=Path, metavar="TGZ", help="make the files with these voices")
     task.add_argument("--check", type=Path, metavar="MODEL_DIR", help="try the files on this model")

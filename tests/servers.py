@@ -1,5 +1,6 @@
 """Servers for tests: the real one in a process of its own, and one with a fake engine in a thread."""
 
+import json
 import os
 import re
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -65,6 +67,11 @@ class Address:
     @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/ws/audio"
+
+    def json(self, path: str) -> Any:
+        """What `path` answers."""
+        with urllib.request.urlopen(self.http + path, timeout=10) as response:
+            return json.load(response)
 
     def status(self, path: str) -> int:
         """The HTTP status of `path`; 0 if nobody answers."""

@@ -86,7 +86,7 @@ def test_the_server_is_alive_while_the_model_loads() -> None:
 def test_readyz_says_loading_and_then_ready_with_version_and_model() -> None:
     engine = FakeEngine()
     engine.may_load.clear()
-    state = {"version": __version__, "model": "fake", "language": "ko"}
+    state = {"version": __version__, "model": "fake", "language": "ko", "sessions": 0}
     with client_of(engine) as client:
         answer = client.get("/readyz")
         assert (503, {"status": "loading", **state}) == (answer.status_code, answer.json())
