@@ -10,6 +10,9 @@ A state machine over the speech probabilities of 32 ms windows:
 Two thresholds give it hysteresis: speech begins above `threshold` and is only doubted below
 `threshold - 0.15`, so a wavering consonant does not end an utterance. Time is a count of windows.
 
+How long is long enough depends on what was said (`stt_core.completeness`), which only the session knows: this
+machine ends an utterance after `max_silence_duration_ms`, the session may from `min_silence_duration_ms` on.
+
 Source: Silero's `VADIterator`; options have the names used there and in faster-whisper.
 """
 
@@ -27,7 +30,8 @@ class EndpointingOptions:
 
     threshold: float = 0.5  # speech probability above which a window is speech
     min_speech_duration_ms: int = 64  # a shorter burst is a click, not speech
-    min_silence_duration_ms: int = 500  # a longer pause ends the utterance
+    min_silence_duration_ms: int = 384  # a shorter pause never ends the utterance
+    max_silence_duration_ms: int = 800  # a longer one always does; between the two it depends on what was said
     speech_pad_ms: int = 500  # audio kept before the speech, whose quiet beginning the detector may miss
     speech_tail_ms: int = 96  # audio kept after the speech
     max_speech_duration_s: float = 30.0  # an open microphone's utterance is split after this
@@ -42,8 +46,8 @@ class EndpointingOptions:
         return max(1, round(self.min_speech_duration_ms / WINDOW_MS))
 
     @property
-    def min_silence_windows(self) -> int:
-        return max(1, round(self.min_silence_duration_ms / WINDOW_MS))
+    def max_silence_windows(self) -> int:
+        return max(1, round(max(self.min_silence_duration_ms, self.max_silence_duration_ms) / WINDOW_MS))
 
     @property
     def pad_windows(self) -> int:
@@ -102,7 +106,7 @@ class Endpointer:
         if self.state is State.STARTING and self.position - self.start >= options.min_speech_windows:
             self.state = State.SPEECH
             return Event.SPEECH_STARTED
-        if self.state is State.ENDING and self.position - self.end >= options.min_silence_windows:
+        if self.state is State.ENDING and self.position - self.end >= options.max_silence_windows:
             self.state = State.SILENCE
             return Event.SPEECH_ENDED
         return None

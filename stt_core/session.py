@@ -19,6 +19,7 @@ all before it are there.
 
 When the player falls silent the utterance is transcribed on speculation. If silence lasts, or the key is released,
 that request becomes the final one (`Promote`) and its text may be there already; if speech goes on, it is withdrawn.
+A text that sounds finished ends the utterance sooner.
 """
 
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from itertools import count
 from typing import Literal, get_args
 
 from stt_core.audio import AudioFormat, PcmDecoder, Samples, is_wav, wav_header_bytes
+from stt_core.completeness import sounds_finished
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ProtocolError
 from stt_core.transcription import Transcript
@@ -191,6 +193,7 @@ class PlainSession:
         """Take the engine's answer; yield the lines that need not wait any longer."""
         if self._guess is not None and self._guess.number == number:
             self._guess.transcript = transcript
+            yield from self._end_if_finished()
             return
         if number not in self._waiting:  # withdrawn while the answer was on its way
             return
@@ -249,6 +252,19 @@ class PlainSession:
                 case Utterance():
                     self._endpoint_answered = True
                     yield from self._finish(event)
+        yield from self._end_if_finished()
+
+    def _end_if_finished(self) -> Iterator[Action]:
+        """End the utterance before silence alone would, if what was said sounds finished."""
+        if (
+            self._endpointing != "off"
+            and self._guess is not None
+            and self._guess.transcript is not None
+            and self._stream.silence_ms >= self._options.min_silence_duration_ms
+            and sounds_finished(self._guess.transcript)
+        ):
+            self._endpoint_answered = True
+            yield from self._finish(self._stream.end())
 
     def _withdraw_guess(self) -> Iterator[Action]:
         if self._guess is not None:

@@ -66,8 +66,12 @@ class Settings(BaseModel):
         float, Field(gt=0, lt=1, description="Speech probability above which a 32 ms window is speech.")
     ] = 0.5
     min_silence_duration_ms: Annotated[
-        int, Field(ge=100, le=5000, description="A longer pause ends an utterance, in ms.")
-    ] = 500
+        int, Field(ge=100, le=5000, description="A shorter pause never ends an utterance, in ms.")
+    ] = 384
+    max_silence_duration_ms: Annotated[
+        int,
+        Field(ge=100, le=5000, description="A longer pause always does; between the two the words decide, in ms."),
+    ] = 800
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "info"
 
     @field_validator("language")
@@ -105,7 +109,11 @@ class Settings(BaseModel):
 
     @property
     def endpointing_options(self) -> EndpointingOptions:
-        return EndpointingOptions(threshold=self.threshold, min_silence_duration_ms=self.min_silence_duration_ms)
+        return EndpointingOptions(
+            threshold=self.threshold,
+            min_silence_duration_ms=self.min_silence_duration_ms,
+            max_silence_duration_ms=self.max_silence_duration_ms,
+        )
 
 
 def _sentence(detail: Mapping[str, object]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from stt_core.audio import SAMPLE_RATE, Samples
 from stt_core.endpointing import Endpointer, EndpointingOptions, Event
-from stt_core.vad import WINDOW_SAMPLES, Vad, VadStream
+from stt_core.vad import WINDOW_MS, WINDOW_SAMPLES, Vad, VadStream
 
 Reason = Literal["endpoint", "flush", "idle", "max_length", "message"]
 
@@ -100,6 +100,17 @@ class UtteranceStream:
                 elif self._pause is not None and not quiet_windows:
                     self._pause = None
                     yield Resumed()
+
+    @property
+    def silence_ms(self) -> float:
+        """How long nothing like speech has followed the open speech."""
+        return 0 if self._speech is None else (self._endpointer.position - self._speech[1]) * WINDOW_MS
+
+    def end(self) -> Utterance:
+        """End the open speech here, although the endpointer is not sure yet. The audio after it is kept."""
+        utterance = self._cut("endpoint")
+        self._endpointer.reset()
+        return utterance
 
     def flush(self, reason: Reason) -> Utterance:
         """End the utterance now, whatever was said. The next sample begins anew."""

@@ -5,7 +5,9 @@ import pytest
 from stt_core.endpointing import Endpointer, EndpointingOptions, Event, State
 
 # Speech after two windows, silence after three.
-OPTIONS = EndpointingOptions(threshold=0.5, min_speech_duration_ms=64, min_silence_duration_ms=96)
+OPTIONS = EndpointingOptions(
+    threshold=0.5, min_speech_duration_ms=64, min_silence_duration_ms=96, max_silence_duration_ms=96
+)
 STARTED, ENDED = Event.SPEECH_STARTED, Event.SPEECH_ENDED
 
 
@@ -99,15 +101,15 @@ def test_states(probabilities, state, in_speech):
 
 
 def test_one_window_is_enough_where_the_options_say_so():
-    one = EndpointingOptions(min_speech_duration_ms=0, min_silence_duration_ms=0)
+    one = EndpointingOptions(min_speech_duration_ms=0, min_silence_duration_ms=0, max_silence_duration_ms=0)
 
     assert {0: STARTED, 1: ENDED} == events(1, 0, options=one)
 
 
 def test_milliseconds_become_windows_of_32_ms():
-    options = EndpointingOptions(min_speech_duration_ms=64, min_silence_duration_ms=500, speech_pad_ms=250)
+    options = EndpointingOptions(min_speech_duration_ms=64, max_silence_duration_ms=500, speech_pad_ms=250)
 
-    assert (2, 16, 8) == (options.min_speech_windows, options.min_silence_windows, options.pad_windows)
+    assert (2, 16, 8) == (options.min_speech_windows, options.max_silence_windows, options.pad_windows)
 
 
 def test_the_lower_threshold_never_reaches_zero():

@@ -24,8 +24,12 @@ WHOLE_SILENCE = s16le(silence(1.5))
 SHORT_SILENCE = s16le(silence(0.5))
 
 
+# Half a second of silence ends an utterance that does not sound finished, a quarter one that does.
+OPTIONS = EndpointingOptions(min_silence_duration_ms=256, max_silence_duration_ms=500)
+
+
 def plain(endpointing: Endpointing = "auto", audio_format: AudioFormat | None = None) -> PlainSession:
-    return PlainSession(audio_format or AudioFormat(), EnergyVad(), EndpointingOptions(), endpointing=endpointing)
+    return PlainSession(audio_format or AudioFormat(), EnergyVad(), OPTIONS, endpointing=endpointing)
 
 
 def why_it_ended(utterance: Utterance) -> str:
@@ -609,6 +613,40 @@ def test_speech_that_goes_on_withdraws_the_guess_and_its_text_is_never_sent():
     second, promote = carried_out(session, PAUSE)
     assert second.number == promote.number != guess.number
     assert [SendText("all")] == list(session.receive_transcript(second.number, Transcript("all", "ko")))
+
+
+def test_words_that_sound_finished_end_the_utterance_sooner():
+    session = plain("on")
+    [guess] = carried_out(session, WORD + s16le(silence(0.3)))
+    finished = Transcript("문을 열어 줘.", "ko", avg_logprob=-0.2)
+
+    promote, line = session.receive_transcript(guess.number, finished)
+    assert (guess.number, SendText("문을 열어 줘.")) == (promote.number, line)
+
+
+def test_they_wait_for_the_shortest_silence_that_may_end_an_utterance():
+    session = plain("on")
+    [guess] = carried_out(session, WORD + s16le(silence(0.2)))
+    finished = Transcript("문을 열어 줘.", "ko", avg_logprob=-0.2)
+
+    assert [] == list(session.receive_transcript(guess.number, finished))
+    assert [SendText("문을 열어 줘.")] == carried_out(session, s16le(silence(0.1)))[1:]
+
+
+def test_a_word_after_an_utterance_that_ended_sooner_is_the_next_one():
+    session = plain("on")
+    [guess] = carried_out(session, WORD + s16le(silence(0.3)))
+    list(session.receive_transcript(guess.number, Transcript("끝.", "ko", avg_logprob=-0.2)))
+    [second, _] = carried_out(session, WORD + PAUSE)
+
+    assert guess.utterance.start_samples + len(guess.utterance.samples) <= second.utterance.start_samples
+
+
+def test_push_to_talk_never_ends_before_its_flush_however_finished_it_sounds():
+    session = plain("off")
+    [guess] = carried_out(session, WORD + PAUSE)
+
+    assert [] == list(session.receive_transcript(guess.number, Transcript("끝.", "ko", avg_logprob=-0.2)))
 
 
 def test_a_released_key_finds_its_text_ready():

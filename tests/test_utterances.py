@@ -18,7 +18,11 @@ from stt_core.vad import WINDOW_SAMPLES, Probabilities
 
 # Speech after two windows, silence after four, two windows of pad on each side.
 OPTIONS = EndpointingOptions(
-    min_speech_duration_ms=64, min_silence_duration_ms=128, speech_pad_ms=64, speech_tail_ms=64
+    min_speech_duration_ms=64,
+    min_silence_duration_ms=128,
+    max_silence_duration_ms=128,
+    speech_pad_ms=64,
+    speech_tail_ms=64,
 )
 NO_PAD = replace(OPTIONS, speech_pad_ms=0, speech_tail_ms=0)
 
