@@ -123,20 +123,12 @@ class SpeechToText:
     @modal.enter(snap=False)
     def load(self) -> None:
         """What the snapshot must not hold: the secret and the model on the GPU."""
-        from stt_core.engine import WhisperEngine
         from stt_core.settings import Settings
+        from stt_core.transcriber import build_engine
 
         self.settings = Settings.from_environment(os.environ)
         logging.basicConfig(level=self.settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-        self.engine = WhisperEngine(
-            self.settings.model,
-            cache_dir=self.settings.cache_dir,
-            device=self.settings.device,
-            compute_type=self.settings.compute_type,
-            workers=self.settings.workers or 1,
-            max_batch_size=self.settings.max_batch_size,
-            beam_size=self.settings.beam_size,
-        )
+        self.engine = build_engine(self.settings)
         self.engine.load()
 
     @modal.asgi_app(label="game-stt")

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stt_core import __version__
 from stt_core.errors import SttError
@@ -31,11 +32,11 @@ def serve_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parser.add_argument_group("server settings")
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, False) else f" Default: {field.default}."
+        default = "" if field.default is None or isinstance(field.default, bool) else f" Default: {field.default}."
         help_text = f"{field.description}{default} [{ENVIRONMENT_PREFIX}{name.upper()}]".replace("%", "%%")
         option = "--" + name.replace("_", "-")
         if field.annotation is bool:
-            group.add_argument(option, action="store_true", help=help_text)
+            group.add_argument(option, action=argparse.BooleanOptionalAction, help=help_text)
         else:
             group.add_argument(option, metavar=name.rpartition("_")[2].upper(), help=help_text)
     return parser
@@ -62,14 +63,75 @@ def build_parser() -> argparse.ArgumentParser:
     client.add_argument("--realtime", action="store_true", help="send 20 ms at a time, as a microphone would")
 
     bench = commands.add_parser("bench", help="measure speed and accuracy")
-    benches = bench.add_subparsers(dest="bench", metavar="WHAT", required=True)
-    engine = benches.add_parser("engine", help="this engine against stock faster-whisper, on the same files")
-    engine.add_argument("data", type=Path, nargs="?", default=Path("test_audio"), help="folder with a manifest.tsv")
-    engine.add_argument("--model", default="base", help="default: %(default)s")
-    engine.add_argument("--language", help="only files of this language")
-    engine.add_argument("--limit", type=int, help="only the first N files")
-    engine.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
+    add_benches(bench.add_subparsers(dest="bench", metavar="WHAT", required=True))
     return parser
+
+
+def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """What can be measured. Each writes its results into a folder."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        default=Path("test_audio"),
+        help="folder with a manifest.tsv; default: %(default)s",
+    )
+    common.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
+    common.add_argument("--limit", type=int, help="only the first N clips")
+    common.add_argument("--seed", type=int, help="of everything random; default: 0")
+
+    engine = benches.add_parser(
+        "engine", parents=[common], help="CER and time against stock faster-whisper, on the same clips"
+    )
+    engine.add_argument("--model", default="base", help="default: %(default)s")
+    engine.add_argument("--language", default=None, help="only clips of this language")
+
+    live = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, parents=[common])
+    live.add_argument("--url", help="a running server; otherwise one is started")
+    live.add_argument("--token", help="its token")
+    live.add_argument("--frame-ms", type=int, help="audio in one message")
+    live.add_argument("--server-options", type=str.split, help="options of the server that is started, in one string")
+    ttfs = benches.add_parser("ttfs", parents=[live], help="time from the end of speech to the text, and cut-offs")
+    ttfs.add_argument("--languages", type=lambda text: text.split(","), help="as in ko,en; default: ko")
+    ttfs.add_argument("--noise-dbfs", type=float, help="level of a room's noise around the clips")
+    ttfs.add_argument("--release-ms", type=int, help="push-to-talk: flush this long after the speech ended")
+    for name, help_text in (
+        ("load", "how many players a server holds"),
+        ("soak", "whether its memory stays flat under lasting load"),
+    ):
+        command = benches.add_parser(name, parents=[live], help=help_text)
+        command.add_argument("--mode", choices=("ptt", "open"), help="push-to-talk or open microphones; default: ptt")
+        command.add_argument("--language", help="of the clips; default: ko")
+        command.add_argument("--server-pid", type=int, help="with --url: the server's process, to measure it")
+        if name == "load":
+            command.add_argument(
+                "--sessions", type=lambda text: [int(n) for n in text.split(",")], help="players of each step: 1,2,5"
+            )
+            command.add_argument("--seconds", type=float, help="length of a step; default: 30")
+        else:
+            command.add_argument("--sessions", type=int, help="players; default: 20")
+            command.add_argument("--minutes", type=float, help="default: 20")
+
+
+def run_bench(what: str, **options: Any) -> int:
+    """Run one of the benchmarks; return its exit code."""
+    data, out = options.pop("data"), options.pop("out")
+    if what == "engine":
+        from local_dev.bench import run_engine_bench
+
+        return run_engine_bench(data, out, **options)
+    if what == "ttfs":
+        from local_dev.live_ttfs import run_ttfs_bench
+
+        return run_ttfs_bench(data, out, **options)
+    if what == "load":
+        from local_dev.live_load import run_load_bench
+
+        return run_load_bench(data, out, **options)
+    from local_dev.live_soak import run_soak_bench
+
+    return run_soak_bench(data, out, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,10 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return run_client(**arguments)
         if command == "bench":
-            from local_dev.bench import run_engine_bench
-
-            arguments.pop("bench")
-            return run_engine_bench(**arguments)
+            return run_bench(arguments.pop("bench"), **arguments)
         from local_dev.serve import serve
 
         return serve(Settings.from_environment(os.environ, **arguments))

@@ -14,6 +14,7 @@ from stt_core.app import create_app
 from stt_core.engine import WhisperEngine
 from stt_core.errors import ModelError, SettingsError
 from stt_core.settings import Settings, check_exposure
+from stt_core.transcriber import build_engine
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # Modal's limit; the same everywhere
 SHUTDOWN_S = 3
@@ -32,7 +33,7 @@ def serve(settings: Settings) -> int:
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     console.print(f"[bold]Game STT[/] · model [bold]{settings.model}[/] · language [bold]{settings.language}[/]")
-    engine = build_engine(settings)
+    engine = build_engine(settings, cores=available_cores())
     fetch_model(engine)
 
     configure_logging(settings.log_level)
@@ -75,20 +76,6 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format=layout, handlers=[handler])
     for noisy in ("httpx", "huggingface_hub", "faster_whisper", "websockets", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-def build_engine(settings: Settings) -> WhisperEngine:
-    """The engine that the settings ask for, not loaded yet."""
-    workers = settings.workers or (1 if settings.device == "cuda" else available_cores())
-    return WhisperEngine(
-        settings.model,
-        cache_dir=settings.cache_dir,
-        device=settings.device,
-        compute_type=settings.compute_type,
-        workers=workers,
-        max_batch_size=settings.max_batch_size,
-        beam_size=settings.beam_size,
-    )
 
 
 def available_cores() -> int:

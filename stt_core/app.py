@@ -27,7 +27,7 @@ from stt_core.batching import Batcher, Job, Priority
 from stt_core.errors import AudioError, ModelError, Overloaded, ProtocolError
 from stt_core.languages import LANGUAGES
 from stt_core.recordings import Recorder
-from stt_core.session import ENDPOINTINGS, Action, PlainSession, Promote, SendText, Transcribe, Withdraw
+from stt_core.session import ENDPOINTINGS, Action, LookAgain, PlainSession, Promote, SendText, Transcribe, Withdraw
 from stt_core.settings import Settings
 from stt_core.transcription import Engine, Transcript
 from stt_core.vad import SileroVad, Vad
@@ -252,15 +252,14 @@ class _Server:
         )
         return session, language
 
-    def enqueue(self, samples: Samples, language: str, session: Hashable, *, speculative: bool) -> _Job:
-        """Have samples transcribed.
+    def enqueue(self, request: transcription.Request, session: Hashable, priority: Priority) -> _Job:
+        """Have an utterance transcribed.
 
         Raises:
             Overloaded: too much is waiting.
             ModelError: there is no model.
         """
-        priority = Priority.SPECULATIVE if speculative else Priority.FINAL
-        return self._batches.enqueue(transcription.Request(samples, language), session=session, priority=priority)
+        return self._batches.enqueue(request, session=session, priority=priority)
 
     async def record(self, samples: Samples) -> None:
         """Keep what the model was given, if that is wanted."""
@@ -387,17 +386,13 @@ class _Connection:
         """
         match action:
             case Transcribe(number, utterance, speculative):
-                try:
-                    job = self._server.enqueue(utterance.samples, self._language, self, speculative=speculative)
-                except Overloaded:
-                    if not speculative:
-                        raise
-                    self._send_event.send_nowait(_Lost(number))
-                    return True
-                self._jobs[number] = job
-                job.future.add_done_callback(partial(self._settled, number))
+                priority = Priority.SPECULATIVE if speculative else Priority.FINAL
+                self._ask(number, transcription.Request(utterance.samples, self._language, quick=True), priority)
                 if not speculative:
                     await self._server.record(utterance.samples)
+            case LookAgain(number, utterance, first):
+                request = transcription.Request(utterance.samples, self._language, first=first)
+                self._ask(number, request, Priority.SECOND_LOOK)
             case Promote(number, utterance):
                 if number in self._jobs:
                     self._jobs[number].promote()
@@ -408,6 +403,17 @@ class _Connection:
             case SendText(text):
                 return await self._send(text)
         return True
+
+    def _ask(self, number: int, request: transcription.Request, priority: Priority) -> None:
+        try:
+            job = self._server.enqueue(request, self, priority)
+        except Overloaded:
+            if priority is not Priority.SPECULATIVE:
+                raise
+            self._send_event.send_nowait(_Lost(number))
+            return
+        self._jobs[number] = job
+        job.future.add_done_callback(partial(self._settled, number))
 
     def _settled(self, number: int, future: asyncio.Future[Transcript]) -> None:
         """The scheduler is done with a request."""

@@ -3,9 +3,9 @@
 While a batch runs, new requests queue up and become the next batch, so there is no waiting time to tune: an
 idle model never waits for company. `workers` batches run at the same time, each in a thread of its own.
 
-Finals go before speculative finals, and those before partials; a batch holds only one kind, because a final
-must not wait for the decoding of a guess. Within a kind, sessions take turns: a session's second request queues
-behind everybody's first. A session has one partial waiting at most, the latest.
+Finals go before second looks at doubtful ones, those before speculative finals, and those before partials; a batch
+holds only one kind, because a final must not wait for the decoding of a guess. Within a kind, sessions take turns:
+a session's second request queues behind everybody's first. A session has one partial waiting at most, the latest.
 
 Whoever no longer wants a result withdraws it: what has not begun never runs. A batch that fails is tried again
 request by request, so that one poisonous utterance fails alone.
@@ -33,8 +33,9 @@ class Priority(IntEnum):
     """Who goes first."""
 
     FINAL = 0
-    SPECULATIVE = 1  # will be final if the player stays silent
-    PARTIAL = 2
+    SECOND_LOOK = 1  # a final whose first transcript was in doubt: slow, so it makes nobody wait
+    SPECULATIVE = 2  # will be final if the player stays silent
+    PARTIAL = 3
 
 
 @dataclass(slots=True, eq=False)

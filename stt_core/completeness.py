@@ -22,7 +22,7 @@ VERY_CONFIDENT_LOGPROB = -0.35
 def sounds_finished(transcript: Transcript) -> bool:
     """Whether these words end a sentence, as far as text can tell."""
     text = transcript.text.strip()
-    if not text or TRAILS_OFF.search(text):
+    if not text or transcript.doubt or TRAILS_OFF.search(text):
         return False
     if SENTENCE_END.search(text):
         return transcript.avg_logprob >= CONFIDENT_LOGPROB

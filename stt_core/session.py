@@ -19,7 +19,8 @@ all before it are there.
 
 When the player falls silent the utterance is transcribed on speculation. If silence lasts, or the key is released,
 that request becomes the final one (`Promote`) and its text may be there already; if speech goes on, it is withdrawn.
-A text that sounds finished ends the utterance sooner.
+A text that sounds finished ends the utterance sooner. Doubtful text gets a second look (`LookAgain`), which is slow,
+only once it is final.
 """
 
 from collections.abc import Iterator
@@ -64,6 +65,15 @@ class Promote:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAgain:
+    """The transcript of this final is in doubt: have its utterance looked at again."""
+
+    number: int
+    utterance: Utterance
+    first: Transcript
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Nobody will want the result of the request with this number."""
 
@@ -77,7 +87,7 @@ class SendText:
     text: str
 
 
-Action = Transcribe | Promote | Withdraw | SendText
+Action = Transcribe | Promote | LookAgain | Withdraw | SendText
 
 
 @dataclass(slots=True)
@@ -196,6 +206,9 @@ class PlainSession:
             yield from self._end_if_finished()
             return
         if number not in self._waiting:  # withdrawn while the answer was on its way
+            return
+        if transcript.doubt:
+            yield LookAgain(number, self._waiting[number].utterance, transcript)
             return
         self._waiting[number].transcript = transcript
         while self._waiting:

@@ -57,6 +57,10 @@ class Settings(BaseModel):
         int,
         Field(ge=0, le=64, description="Batches in parallel; 0 means one for each CPU core, one on a GPU."),
     ] = 0
+    cut_vocabulary: Annotated[
+        bool,
+        Field(description="On a CPU, drop the words of other languages from the model: a quarter faster."),
+    ] = True
     beam_size: Annotated[int, Field(ge=1, le=10, description="Width of the beam search; 1 is greedy.")] = 5
     max_batch_size: Annotated[int, Field(ge=1, le=64, description="Utterances decoded together.")] = 8
     failure_text: Annotated[

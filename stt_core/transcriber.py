@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from stt_core.audio import Samples, read_audio
 from stt_core.endpointing import EndpointingOptions
 from stt_core.engine import WhisperEngine
+from stt_core.errors import AudioError
+from stt_core.settings import Settings
 from stt_core.transcription import Request, Transcript
 from stt_core.utterances import whole_utterance
 from stt_core.vad import SileroVad
@@ -32,7 +36,7 @@ class Transcriber:
         device: str = "auto",
     ) -> None:
         self.language = language
-        self._engine = WhisperEngine(model, cache_dir=cache_dir, device=device)
+        self._engine = WhisperEngine(model, languages=(language,), cache_dir=cache_dir, device=device)
         self._engine.load()
         self._vad = SileroVad()
 
@@ -44,12 +48,28 @@ class Transcriber:
             language: instead of the one that the transcriber was made with.
 
         Raises:
-            AudioError: the file is missing or is not audio.
+            AudioError: the file is missing or is not audio, or the array is not one of samples.
         """
         samples = read_audio(audio) if isinstance(audio, str | Path) else audio
+        if samples.ndim != 1 or not np.isfinite(samples).all():  # NaN costs Whisper a minute of decoding
+            raise AudioError(f"Expected (n,) finite samples at 16 kHz mono, got shape {samples.shape}.")
         utterance = whole_utterance(samples, self._vad, EndpointingOptions())
         language = language or self.language
         if not len(utterance.samples):
             return Transcript("", language, no_speech_prob=1.0)
         [transcript] = self._engine.transcribe([Request(utterance.samples, language)])
         return transcript
+
+
+def build_engine(settings: Settings, *, cores: int = 1) -> WhisperEngine:
+    """The engine that the settings ask for, not loaded yet; `cores` are those that it may use."""
+    return WhisperEngine(
+        settings.model,
+        languages=(settings.language,) if settings.cut_vocabulary else (),
+        cache_dir=settings.cache_dir,
+        device=settings.device,
+        compute_type=settings.compute_type,
+        workers=settings.workers or (1 if settings.device == "cuda" else cores),
+        max_batch_size=settings.max_batch_size,
+        beam_size=settings.beam_size,
+    )

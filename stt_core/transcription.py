@@ -2,17 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from stt_core.audio import Samples
+
+# Why a transcript deserves a second look: the model went in circles, hardly believes itself, or found little.
+Doubt = Literal["looped", "weak", "sparse"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One utterance to transcribe."""
+    """One utterance to transcribe.
+
+    A second look costs several times the first. Whoever is `quick` gets a doubtful first transcript as it is and
+    may come back with it as `first` to have the second look alone.
+    """
 
     samples: Samples  # (n,) float32 at 16 kHz, trimmed to the speech
     language: str  # a Whisper code (`ko`, `en`, …) or `auto`
+    quick: bool = False
+    first: "Transcript | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,7 @@ class Transcript:
     avg_logprob: float = 0.0  # mean log probability of a token
     no_speech_prob: float = 0.0  # how much the model believes that this is not speech
     full_window: bool = False  # the fast path was doubted, so the whole 30 s window was encoded
+    doubt: Doubt | None = None  # only for quick requests: the second look is still to come
 
 
 class Engine(Protocol):

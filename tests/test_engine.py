@@ -199,7 +199,7 @@ def test_without_a_place_for_the_cut_the_whole_model_serves(engine, tmp_path, ca
 @pytest.mark.skipif(not (SPEECH / "manifest.tsv").is_file(), reason="needs real speech: STT_SPEECH_DIR")
 def test_korean_people_are_understood_no_worse_than_by_stock_faster_whisper(engine):
     said = [clip for clip in read_manifest(SPEECH) if clip.language == "ko" and clip.kind == "human" and clip.text]
-    ours, stock = Ours("base", ("ko",), None, 5), Stock(engine.fetch(), 5)
+    ours, stock = Ours("base", (), None, 5), Stock(engine.fetch(), 5)
 
     def rates(clip: Clip) -> tuple[float, float]:
         samples = read_audio(clip.path)
@@ -210,3 +210,20 @@ def test_korean_people_are_understood_no_worse_than_by_stock_faster_whisper(engi
         ours_mean, stock_mean = np.mean(list(threads.map(rates, said)), axis=0)
 
     assert ours_mean <= stock_mean + 0.005
+
+
+@pytest.mark.model
+def test_a_quick_look_says_when_it_doubts_and_the_second_look_is_the_careful_one(engine):
+    backwards = read_audio(TEST_AUDIO / "count_to_five.wav")[::-1].copy()
+    [careful] = engine.transcribe([Request(backwards, "ko")])
+    [quick] = engine.transcribe([Request(backwards, "ko", quick=True)])
+    assert quick.doubt is not None
+
+    assert [careful] == engine.transcribe([Request(backwards, "ko", first=quick)])
+
+
+@pytest.mark.model
+def test_a_quick_look_that_is_sure_is_the_careful_one(engine):
+    [mom] = [request(clip) for clip in clips("ko") if clip.id == "mom"]
+
+    assert engine.transcribe([mom]) == engine.transcribe([Request(mom.samples, "ko", quick=True)])

@@ -12,7 +12,7 @@ from stt_core.audio import AudioFormat
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ProtocolError
 from stt_core.fakes import EnergyVad
-from stt_core.session import Action, Endpointing, PlainSession, Promote, SendText, Transcribe, Withdraw
+from stt_core.session import Action, Endpointing, LookAgain, PlainSession, Promote, SendText, Transcribe, Withdraw
 from stt_core.transcription import Transcript
 from stt_core.utterances import Utterance
 
@@ -681,3 +681,33 @@ def test_a_guess_that_is_refused_after_it_became_final_is_asked_for_again():
 
     assert isinstance(final, Transcribe) and (final.number, final.speculative) == (guess.number, False)
     assert [SendText("late")] == list(session.receive_transcript(guess.number, Transcript("late", "ko")))
+
+
+# ---- second looks ------------------------------------------------------------------------------------------
+
+
+def test_a_doubtful_final_is_looked_at_again_before_it_is_answered():
+    session = plain("auto")
+    [asked] = session.receive_bytes(s16le(tone(1.2)))
+    doubtful = Transcript("어어어어", "ko", avg_logprob=-1.2, doubt="weak")
+
+    assert [LookAgain(asked.number, asked.utterance, doubtful)] == list(
+        session.receive_transcript(asked.number, doubtful)
+    )
+    assert [SendText("엄마")] == list(session.receive_transcript(asked.number, Transcript("엄마", "ko")))
+
+
+def test_a_doubtful_guess_is_looked_at_again_only_when_it_is_final():
+    session = plain("off")
+    [guess] = carried_out(session, WORD + s16le(silence(0.3)))
+    assert [] == list(session.receive_transcript(guess.number, Transcript("어", "ko", doubt="weak")))
+
+    promote, again = session.receive_text("flush")
+    assert (Promote, LookAgain) == (type(promote), type(again))
+
+
+def test_doubtful_words_do_not_end_an_utterance_however_finished_they_sound():
+    session = plain("on")
+    [guess] = carried_out(session, WORD + s16le(silence(0.3)))
+
+    assert [] == list(session.receive_transcript(guess.number, Transcript("끝.", "ko", doubt="sparse")))
