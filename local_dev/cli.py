@@ -92,7 +92,12 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     live.add_argument("--token", help="its token")
     live.add_argument("--frame-ms", type=int, help="audio in one message")
     live.add_argument("--server-options", type=str.split, help="options of the server that is started, in one string")
-    ttfs = benches.add_parser("ttfs", parents=[live], help="time from the end of speech to the text, and cut-offs")
+    ttfs = benches.add_parser(
+        "ttfs",
+        parents=[live],
+        argument_default=argparse.SUPPRESS,
+        help="time from the end of speech to the text, and cut-offs",
+    )
     ttfs.add_argument("--languages", type=lambda text: text.split(","), help="as in ko,en; default: ko")
     ttfs.add_argument("--noise-dbfs", type=float, help="level of a room's noise around the clips")
     ttfs.add_argument("--release-ms", type=int, help="push-to-talk: flush this long after the speech ended")
@@ -100,7 +105,7 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         ("load", "how many players a server holds"),
         ("soak", "whether its memory stays flat under lasting load"),
     ):
-        command = benches.add_parser(name, parents=[live], help=help_text)
+        command = benches.add_parser(name, parents=[live], argument_default=argparse.SUPPRESS, help=help_text)
         command.add_argument("--mode", choices=("ptt", "open"), help="push-to-talk or open microphones; default: ptt")
         command.add_argument("--language", help="of the clips; default: ko")
         command.add_argument("--server-pid", type=int, help="with --url: the server's process, to measure it")
