@@ -19,7 +19,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
@@ -40,7 +40,6 @@ from stt_core.scoring import CHARACTER_LANGUAGES, Score, score
 from stt_core.transcription import Request, Transcript
 from stt_core.utterances import whole_utterance
 from stt_core.vad import SileroVad
-from stt_core.vocabulary import can_cut
 
 BUCKETS_S = (0.0, 2.0, 5.0, 10.0, 30.0, float("inf"))
 RESAMPLES = 10_000
@@ -71,28 +70,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What both systems made of one clip."""
+    """What the systems made of one clip."""
 
     clip: Clip
     audio_s: float
     stock: Run
-    ours: Run
+    ours: Run  # as the server is by default: with the vocabulary cut to the clip's language
+    whole: Run  # ours with the whole vocabulary
     vad_s: float
-    full_window: bool
-
-
-@dataclass(slots=True)
-class Cut:
-    """How texts of a cut vocabulary differ from the whole one's."""
-
-    languages: tuple[str, ...]  # the cut was made for these
-    files: int = 0
-    length: int = 0  # letters or words of the references
-    errors: int = 0  # of the cut vocabulary
-    errors_whole: int = 0
-    seconds: list[float] = field(default_factory=list)  # of each file
-    seconds_whole: list[float] = field(default_factory=list)
-    unequal: list[str] = field(default_factory=list)  # the ids of the texts that differ
+    second_look: bool
 
 
 def read_manifest(data: Path) -> list[Clip]:
@@ -161,7 +147,6 @@ def run_engine_bench(
     kinds: Collection[str] = ("human",),
     beam_size: int = 5,
     limit: int | None = None,
-    check_cut: bool = True,
     seed: int = 0,
     console: Console | None = None,
 ) -> int:
@@ -176,7 +161,6 @@ def run_engine_bench(
         kinds: only clips of these kinds; all kinds if the folder has none of them.
         beam_size: of both systems.
         limit: the first so many clips of each language.
-        check_cut: compare the cut vocabularies with the whole one; takes twice as long as ours.
         seed: of the bootstrap.
 
     Raises:
@@ -194,7 +178,6 @@ def run_engine_bench(
 
     with _progress(console) as progress:
         pairs, silent = _measure(clips, noises, model, cache_dir, beam_size, progress)
-        cuts = _check_cuts(pairs, model, cache_dir, beam_size, progress) if check_cut else []
 
     by_language = {code: [pair for pair in pairs if pair.clip.language == code] for code in languages}
     result = {
@@ -211,7 +194,6 @@ def run_engine_bench(
         "machine": describe_machine(),
         "languages": {code: _summary(own, seed) for code, own in by_language.items() if own},
         "noise": silent,
-        "cut": [asdict(cut) for cut in cuts],
         "files": [_row(pair) for pair in pairs],
     }
     _print(console, result)
@@ -250,34 +232,35 @@ def _measure(
     beam_size: int,
     progress: Progress,
 ) -> tuple[list[Pair], dict[str, int]]:
-    """Both systems on every clip, and on how many noises each of them heard words."""
-    ours = Ours(model, (), cache_dir, beam_size)
-    stock = Stock(ours.engine.fetch(), beam_size)
+    """The systems on every clip, in turns, and on how many noises each of them heard words."""
+    whole = Ours(model, (), cache_dir, beam_size)
+    cut = {code: Ours(model, (code,), cache_dir, beam_size) for code in dict.fromkeys(clip.language for clip in clips)}
+    stock = Stock(whole.engine.fetch(), beam_size)
     task = progress.add_task("stock and ours", total=len(clips) + len(noises))
-    warm_up = read_audio(clips[0].path)
-    stock.transcribe(warm_up, clips[0].language)
-    ours.transcribe(warm_up, clips[0].language)
+    first: list[Stock | Ours] = [stock, whole, *cut.values()]
+    for system in first:
+        system.transcribe(read_audio(clips[0].path), clips[0].language)  # the first run is slow
 
     pairs = []
     for number, clip in enumerate(clips):
         samples = read_audio(clip.path)
-        runs: dict[str, Any] = {}
-        systems: list[tuple[str, Callable[[Samples, str], Any]]] = [
-            ("stock", stock.transcribe),
-            ("ours", ours.transcribe),
-        ]
-        for name, transcribe in systems if number % 2 else reversed(systems):
-            runs[name] = transcribe(samples, clip.language)
-        text, stock_s = runs["stock"]
-        transcript, engine_s, vad_s = runs["ours"]
+        ours = cut[clip.language]
+        systems: list[Stock | Ours] = [stock, whole, ours]
+        runs: dict[Any, Any] = {}
+        for system in systems[number % 3 :] + systems[: number % 3]:
+            runs[system] = system.transcribe(samples, clip.language)
+        text, stock_s = runs[stock]
+        transcript, engine_s, vad_s = runs[ours]
+        uncut, uncut_s, _ = runs[whole]
         pairs.append(
             Pair(
                 clip,
                 audio_s=len(samples) / 16_000,
                 stock=Run(text, stock_s, score(clip.text, text, clip.language)),
                 ours=Run(transcript.text, engine_s, score(clip.text, transcript.text, clip.language)),
+                whole=Run(uncut.text, uncut_s, score(clip.text, uncut.text, clip.language)),
                 vad_s=vad_s,
-                full_window=transcript.full_window,
+                second_look=transcript.second_look,
             )
         )
         progress.advance(task)
@@ -286,35 +269,9 @@ def _measure(
     for clip in noises:
         samples = read_audio(clip.path)
         silent["stock"] += bool(stock.transcribe(samples, clips[0].language)[0])
-        silent["ours"] += bool(ours.transcribe(samples, clips[0].language)[0].text)
+        silent["ours"] += bool(cut[clips[0].language].transcribe(samples, clips[0].language)[0].text)
         progress.advance(task)
     return pairs, silent
-
-
-def _check_cuts(
-    pairs: Sequence[Pair], model: str, cache_dir: Path | None, beam_size: int, progress: Progress
-) -> list[Cut]:
-    """Compare the whole vocabulary's texts with those of each cut that serves their language."""
-    served = tuple(dict.fromkeys(pair.clip.language for pair in pairs))
-    cuts = []
-    for languages in dict.fromkeys([*((code,) for code in served), served]):
-        if not can_cut(languages):
-            continue
-        system = Ours(model, languages, cache_dir, beam_size)
-        cut = Cut(languages)
-        own = [pair for pair in pairs if pair.clip.language in languages]
-        for pair in progress.track(own, description=f"cut to {'+'.join(languages)}"):
-            transcript, seconds, _ = system.transcribe(read_audio(pair.clip.path), pair.clip.language)
-            cut.files += 1
-            cut.length += pair.ours.score.length
-            cut.errors += score(pair.clip.text, transcript.text, pair.clip.language).errors
-            cut.errors_whole += pair.ours.score.errors
-            cut.seconds.append(round(seconds, 4))
-            cut.seconds_whole.append(round(pair.ours.seconds, 4))
-            if transcript.text != pair.ours.text:
-                cut.unequal.append(pair.clip.id)
-        cuts.append(cut)
-    return cuts
 
 
 def _summary(pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
@@ -357,8 +314,14 @@ def _summary(pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
         "time_ratio": _interval(
             np.median(seconds["ours"]) / np.median(seconds["stock"]), median("ours") / median("stock")
         ),
+        "whole_vocabulary": {
+            "pooled": round(sum(pair.whole.score.errors for pair in pairs) / float(length.sum()), 4),
+            "mean": round(float(np.mean([pair.whole.score.rate for pair in pairs])), 4),
+            "median_s": round(float(np.median([pair.whole.seconds for pair in pairs])), 3),
+            "unequal": [pair.clip.id for pair in pairs if pair.whole.text != pair.ours.text],
+        },
         "vad_median_s": round(float(np.median([pair.vad_s for pair in pairs])), 3),
-        "fallbacks": sum(pair.full_window for pair in pairs),
+        "fallbacks": sum(pair.second_look for pair in pairs),
         "buckets": [
             _bucket(low, high, members)
             for low, high in pairwise(BUCKETS_S)
@@ -374,7 +337,7 @@ def _bucket(low: float, high: float, pairs: Sequence[Pair]) -> dict[str, Any]:
         "from_s": low,
         "to_s": None if high == float("inf") else high,
         "files": len(pairs),
-        "fallbacks": sum(pair.full_window for pair in pairs),
+        "fallbacks": sum(pair.second_look for pair in pairs),
         **{
             name: {
                 "pooled": round(sum(getattr(pair, name).score.errors for pair in pairs) / length, 4),
@@ -409,9 +372,10 @@ def _row(pair: Pair) -> dict[str, Any]:
         "language": pair.clip.language,
         "audio_s": round(pair.audio_s, 2),
         "vad_s": round(pair.vad_s, 4),
-        "full_window": pair.full_window,
+        "second_look": pair.second_look,
         "stock": run(pair.stock),
         "ours": run(pair.ours),
+        "whole": run(pair.whole),
     }
 
 
@@ -421,15 +385,6 @@ def _print(console: Console, result: dict[str, Any]) -> None:
     noise = result["noise"]
     if noise["files"]:
         console.print(f"Words heard in {noise['files']} noises: stock {noise['stock']}, ours {noise['ours']}")
-    for cut in result["cut"]:
-        differing = ", ".join(cut["unequal"]) or "none"
-        rates = (f"{100 * cut[errors] / cut['length']:.1f} %" for errors in ("errors", "errors_whole"))
-        console.print(
-            f"Vocabulary cut to {'+'.join(cut['languages'])}: {len(cut['unequal'])} of {cut['files']} texts differ "
-            f"from the whole vocabulary's ({differing}); error rates {' and '.join(rates)}, "
-            f"median time {np.median(cut['seconds']):.2f} s and {np.median(cut['seconds_whole']):.2f} s "
-            "(measured one after the other, not in turns)"
-        )
 
 
 def _table(language: str, summary: dict[str, Any]) -> Table:
@@ -449,6 +404,13 @@ def _table(language: str, summary: dict[str, Any]) -> Table:
     ratio = summary["time_ratio"]
     speed = f"{ratio['value']:.2f} ({ratio['low']:.2f} … {ratio['high']:.2f})"
     table.add_row("time, median / p95", seconds(stock), seconds(ours), speed)
+    whole = summary["whole_vocabulary"]
+    table.add_row(
+        "ours, whole vocabulary",
+        "",
+        f"{100 * whole['pooled']:.1f} % / {100 * whole['mean']:.1f} %, {whole['median_s']:.2f} s",
+        f"{len(whole['unequal'])} texts differ",
+    )
     table.add_row("detector, median", "", f"{summary['vad_median_s']:.2f} s", "while the audio arrives")
     table.add_section()
     for bucket in summary["buckets"]:

@@ -101,6 +101,7 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     ttfs.add_argument("--languages", type=lambda text: text.split(","), help="as in ko,en; default: ko")
     ttfs.add_argument("--noise-dbfs", type=float, help="level of a room's noise around the clips")
     ttfs.add_argument("--release-ms", type=int, help="push-to-talk: flush this long after the speech ended")
+    ttfs.add_argument("--pause-trials", type=int, help="pairs of clips for each known pause; default: 5")
     for name, help_text in (
         ("load", "how many players a server holds"),
         ("soak", "whether its memory stays flat under lasting load"),

@@ -156,7 +156,7 @@ def run_ttfs_bench(
     noise_dbfs: float | None = None,
     release_ms: int | None = None,
     pauses_ms: Sequence[int] = PAUSES_MS,
-    pause_trials: int = 20,
+    pause_trials: int = 5,
     allowed_pause_ms: int = ALLOWED_PAUSE_MS,
     seed: int = 0,
     console: Console | None = None,

@@ -32,7 +32,7 @@ class Transcript:
     language: str
     avg_logprob: float = 0.0  # mean log probability of a token
     no_speech_prob: float = 0.0  # how much the model believes that this is not speech
-    full_window: bool = False  # the fast path was doubted, so the whole 30 s window was encoded
+    second_look: bool = False  # the first was in doubt; this is the better of two
     doubt: Doubt | None = None  # only for quick requests: the second look is still to come
 
 

@@ -49,7 +49,7 @@ def test_the_microphone_button_shows_what_was_said(address: str, looping_microph
         )
         page = browser.new_page()
         page.goto(address)
-        assert page.text_content("#address") == address.replace("http", "ws") + "ws/audio"
+        assert page.text_content("#address") == address.replace("http", "ws") + "/ws/audio"
         page.click("#microphone")
         line = page.locator("#lines li").first
         line.wait_for(timeout=30_000)

@@ -131,7 +131,7 @@ def test_nothing_was_said(engine, name):
 
     assert 0 == len(whole_utterance(samples, SileroVad(), EndpointingOptions()).samples)
     [transcript] = engine.transcribe([Request(samples, "ko")])  # what the detector lets through by mistake
-    assert ("", True) == (transcript.text, transcript.full_window)
+    assert ("", True) == (transcript.text, transcript.second_look)
 
 
 @pytest.mark.model
