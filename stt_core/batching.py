@@ -26,6 +26,7 @@ from stt_core.errors import Overloaded
 RequestT = TypeVar("RequestT")
 ResultT = TypeVar("ResultT")
 
+SECOND_LOOK_PATIENCE_S = 0.3  # after this a second look makes finals wait, for it has waited before
 SMOOTHING = 0.1  # of the running mean of what a request costs
 
 
@@ -99,6 +100,7 @@ class Batcher(Generic[RequestT, ResultT]):
         self._arrived = asyncio.Event()
         self._threads = anyio.CapacityLimiter(workers)
         self._failure: Exception | None = None
+        self._guessing = 0  # workers that run guesses or partials
         self._cost_s = 0.0  # running mean of a request's share of its batch's time
 
     @property
@@ -165,7 +167,12 @@ class Batcher(Generic[RequestT, ResultT]):
     async def _work(self) -> None:
         while True:
             if batch := self._next_batch():
-                await self._run_batch(batch)
+                guesses = batch[0].priority >= Priority.SPECULATIVE
+                self._guessing += guesses
+                try:
+                    await self._run_batch(batch)
+                finally:
+                    self._guessing -= guesses
             else:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -176,14 +183,29 @@ class Batcher(Generic[RequestT, ResultT]):
             if time.monotonic() - job.since_s > self._max_wait_s:
                 _settle(job, Overloaded(f"no answer within {self._max_wait_s:.0f} s; try again in a moment"))
         self._forget_withdrawn()
-        if not self._waiting:
+        kind = self._next_kind()
+        if kind is None:
             return []
-        kind = min(job.priority for job in self._waiting)
         peers = sorted((job for job in self._waiting if job.priority is kind), key=lambda job: job.turn)
         batch = peers[: min(self._max_batch_size, -(-len(peers) // self._workers))]
         taken = set(map(id, batch))
         self._waiting = [job for job in self._waiting if id(job) not in taken]
         return batch
+
+    def _next_kind(self) -> Priority | None:
+        """Whose turn it is; None if nobody's."""
+        kinds = {job.priority for job in self._waiting}
+        now_s = time.monotonic()
+        overdue = (
+            job.priority is Priority.SECOND_LOOK and now_s - job.since_s > SECOND_LOOK_PATIENCE_S
+            for job in self._waiting
+        )
+        if any(overdue):
+            return Priority.SECOND_LOOK
+        # A guess cannot be stopped: one worker is kept free of them for the finals that may come meanwhile.
+        if self._guessing >= max(1, self._workers - 1):
+            kinds -= {Priority.SPECULATIVE, Priority.PARTIAL}
+        return min(kinds, default=None)
 
     async def _run_batch(self, batch: Sequence[Job[RequestT, ResultT]]) -> None:
         requests = [job.request for job in batch]
