@@ -51,6 +51,7 @@ ENVIRONMENT: dict[str, str | None] = {
     **{name: value for name, value in os.environ.items() if name.startswith("STT_") and name != "STT_TOKEN"},
     "STT_MODEL": MODEL,
     "STT_DEVICE": DEVICE,
+    "STT_MAX_BATCH_SIZE": setting("STT_MAX_BATCH_SIZE", "16"),  # the core's default is a CPU's
 }
 
 if modal.is_local():  # a wrong value stops the deploy, instead of every container

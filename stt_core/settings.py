@@ -62,7 +62,9 @@ class Settings(BaseModel):
         Field(description="On a CPU, drop the words of other languages from the model: a quarter faster."),
     ] = True
     beam_size: Annotated[int, Field(ge=1, le=10, description="Width of the beam search; 1 is greedy.")] = 5
-    max_batch_size: Annotated[int, Field(ge=1, le=64, description="Utterances decoded together.")] = 8
+    max_batch_size: Annotated[
+        int, Field(ge=1, le=64, description="Utterances decoded together; a GPU takes more than a CPU.")
+    ] = 4
     failure_text: Annotated[
         str, Field(min_length=1, description="The line for an utterance in which nothing was understood.")
     ] = "인식 실패"
