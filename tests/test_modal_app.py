@@ -126,7 +126,7 @@ def test_defaults(import_app, asked):
     assert (0, 4, 180) == (cls["min_containers"], cls["max_containers"], cls["scaledown_window"])
     assert cls["enable_memory_snapshot"]
     assert "experimental_options" not in cls  # no GPU snapshot
-    assert {"STT_MODEL": "large-v3-turbo", "STT_DEVICE": "cuda"} == cls["env"]
+    assert {"STT_MODEL": "large-v3-turbo", "STT_DEVICE": "cuda", "STT_MAX_BATCH_SIZE": "16"} == cls["env"]
     assert (32, 24) == (asked["concurrent"]["max_inputs"], asked["concurrent"]["target_inputs"])
     assert ("large-v3-turbo",) == asked["run_function"]["args"]
     assert "game-stt" == asked["asgi_app"]["label"]
@@ -150,7 +150,7 @@ def test_settings_shape_the_class_and_reach_the_container(import_app, asked):
     assert ["L4", "A10"] == cls["gpu"]
     assert (1, 20, 60) == (cls["min_containers"], cls["max_containers"], cls["scaledown_window"])
     assert (8, 6) == (asked["concurrent"]["max_inputs"], asked["concurrent"]["target_inputs"])
-    assert settings | {"STT_DEVICE": "cuda"} == cls["env"]
+    assert settings | {"STT_DEVICE": "cuda", "STT_MAX_BATCH_SIZE": "16"} == cls["env"]
 
 
 def test_in_the_container_the_class_looks_the_same(import_app, asked):
