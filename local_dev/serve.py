@@ -2,8 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from rich.console import Console
@@ -45,7 +48,7 @@ def serve(settings: Settings) -> int:
         failure = error
         server.should_exit = True
 
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             create_app(settings, engine, on_load_failed=on_load_failed),
             log_config=None,
@@ -76,6 +79,16 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format=layout, handlers=[handler])
     for noisy in ("httpx", "huggingface_hub", "faster_whisper", "websockets", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _Server(uvicorn.Server):
+    """Exits with 0 when it is told to stop. Stock uvicorn raises the signal again after its clean shutdown."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
 
 
 def available_cores() -> int:

