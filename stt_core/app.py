@@ -22,7 +22,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.websockets import WebSocketDisconnect
 
 from stt_core import __version__, transcription
-from stt_core.audio import AudioFormat, Samples
+from stt_core.audio import SAMPLE_RATE, AudioFormat, Samples
 from stt_core.batching import Batcher, Job, Priority
 from stt_core.errors import AudioError, ModelError, Overloaded, ProtocolError
 from stt_core.languages import LANGUAGES
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 SEND_TIMEOUT_S = 10.0  # a client that takes longer to read one line is gone
 INBOX_BYTES = 8 * 1024 * 1024  # four of the longest messages; beyond it the server is too busy for this client
+MAX_BATCH_S = 40.0  # of speech: nobody's command waits for several people's long recordings
 MESSAGE_COST_BYTES = 64  # what even an empty message costs
 THREAD_BYTES = 32_000  # audio longer than this is windowed in a thread, so that other sockets do not wait
 MAX_REASON_BYTES = 123  # of a WebSocket close frame
@@ -153,7 +154,11 @@ class _Server:
         self._vad_lock = anyio.Lock()
         self._recorder = Recorder(settings.debug_audio) if settings.debug_audio else None
         self._batches: _Batches = Batcher(
-            engine.transcribe, workers=engine.workers, max_batch_size=engine.max_batch_size
+            engine.transcribe,
+            workers=engine.workers,
+            size=_work_s,
+            max_batch_size=engine.max_batch_size,
+            max_batch_work=MAX_BATCH_S,
         )
 
     async def run(self, on_load_failed: Callable[[ModelError], None] | None) -> None:
@@ -320,6 +325,7 @@ class _Connection:
         """Until the client leaves (None) or must be turned away (why)."""
         while True:
             event = await self._next_event()
+            await asyncio.sleep(0)  # however much has come from this client: others, and its reader, go on
             if self._gone:  # whatever else has come needs no answer
                 return None
             try:
@@ -430,6 +436,11 @@ class _Connection:
         else:  # whatever the model raised: this utterance failed, the session goes on
             logger.error("An utterance could not be transcribed.", exc_info=error)
             self._send_event.send_nowait(_Result(number, Transcript("", self._language)))
+
+
+def _work_s(request: transcription.Request) -> float:
+    """Seconds of speech, and a second for what every utterance costs."""
+    return 1 + len(request.samples) / SAMPLE_RATE
 
 
 def _integer(text: str, name: str) -> int:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 import anyio
@@ -27,7 +28,7 @@ RequestT = TypeVar("RequestT")
 ResultT = TypeVar("ResultT")
 
 SECOND_LOOK_PATIENCE_S = 0.3  # after this a second look makes finals wait, for it has waited before
-SMOOTHING = 0.1  # of the running mean of what a request costs
+SMOOTHING = 0.1  # of the running mean of what work costs
 
 
 class Priority(IntEnum):
@@ -77,7 +78,9 @@ class Batcher(Generic[RequestT, ResultT]):
     Args:
         run: the model; blocking, one result for each request, in order. Called from `workers` threads.
         workers: batches that run at the same time.
+        size: how much work a request is, in any unit; the same for all if not given.
         max_batch_size: requests in a batch.
+        max_batch_work: their sizes together, unless one alone is larger: a batch ends with its last request.
         max_waiting: requests in the queue; one more is refused with Overloaded.
         max_wait_s: a request that would wait longer, or has, is refused with Overloaded.
     """
@@ -87,13 +90,17 @@ class Batcher(Generic[RequestT, ResultT]):
         run: Callable[[Sequence[RequestT]], list[ResultT]],
         *,
         workers: int = 1,
+        size: Callable[[RequestT], float] = lambda _: 1.0,
         max_batch_size: int = 8,
+        max_batch_work: float = float("inf"),
         max_waiting: int = 1000,
         max_wait_s: float = 30.0,
     ) -> None:
         self._run = run
         self._workers = workers
+        self._size = size
         self._max_batch_size = max_batch_size
+        self._max_batch_work = max_batch_work
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
         self._waiting: list[Job[RequestT, ResultT]] = []
@@ -101,13 +108,13 @@ class Batcher(Generic[RequestT, ResultT]):
         self._threads = anyio.CapacityLimiter(workers)
         self._failure: Exception | None = None
         self._guessing = 0  # workers that run guesses or partials
-        self._cost_s = 0.0  # running mean of a request's share of its batch's time
+        self._cost_s = 0.0  # running mean of what a unit of work costs a worker
 
     @property
     def expected_wait_s(self) -> float:
         """How long a final that came now would wait for its batch to begin."""
-        finals = sum(job.priority is Priority.FINAL and not job.future.done() for job in self._waiting)
-        return finals * self._cost_s / self._workers
+        finals = (job for job in self._waiting if job.priority is Priority.FINAL and not job.future.done())
+        return sum(self._size(job.request) for job in finals) * self._cost_s / self._workers
 
     def enqueue(
         self, request: RequestT, *, session: Hashable = None, priority: Priority = Priority.FINAL
@@ -187,7 +194,9 @@ class Batcher(Generic[RequestT, ResultT]):
         if kind is None:
             return []
         peers = sorted((job for job in self._waiting if job.priority is kind), key=lambda job: job.turn)
-        batch = peers[: min(self._max_batch_size, -(-len(peers) // self._workers))]
+        peers = peers[: min(self._max_batch_size, -(-len(peers) // self._workers))]
+        works = accumulate(self._size(job.request) for job in peers)
+        batch = [job for job, work in zip(peers, works, strict=True) if work <= self._max_batch_work] or peers[:1]
         taken = set(map(id, batch))
         self._waiting = [job for job in self._waiting if id(job) not in taken]
         return batch
@@ -221,7 +230,7 @@ class Batcher(Generic[RequestT, ResultT]):
                 if not job.future.done():
                     await self._run_batch([job])
             return
-        cost_s = (time.monotonic() - began_s) / len(batch)
+        cost_s = (time.monotonic() - began_s) / sum(self._size(job.request) for job in batch)
         self._cost_s += (cost_s - self._cost_s) * (SMOOTHING if self._cost_s else 1)
         for job, result in answers:
             if not job.future.done():

@@ -369,3 +369,26 @@ def test_everything_that_is_not_withdrawn_is_answered_once(
         assert all(len(batch) <= max_batch_size for batch in model.batches)
 
     anyio.run(run)
+
+
+async def test_a_batch_holds_only_so_much_work_but_always_something() -> None:
+    model = Model()
+    batcher = Batcher(model, size=float, max_batch_work=10)
+    jobs = [batcher.enqueue(number, session=number) for number in (4, 5, 6, 50, 1)]
+
+    assert [[4, 5], [6], [50], [1]] == await order_of(batcher, model, jobs)
+
+
+async def test_long_requests_do_not_make_short_ones_look_slow() -> None:
+    model = Model()
+    batcher = Batcher(model, size=float, max_wait_s=1.0)
+    async with serving(batcher, model):
+        batcher._cost_s = 0.1  # for a unit of work
+        model.may_run.clear()
+        running = batcher.enqueue(100)  # ten seconds of it
+        await model.is_running(1)
+        jobs = [batcher.enqueue(1) for _ in range(5)]
+        assert 0.5 == pytest.approx(batcher.expected_wait_s)
+        model.may_run.set()
+        assert 200 == await running.result()
+        assert [2] * 5 == [await job.result() for job in jobs]

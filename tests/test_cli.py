@@ -370,3 +370,13 @@ def test_a_server_that_goes_away_is_one_line(complaint: Callable[..., str], reco
         engine.may_load.set()
         thread.join(STOP_S)
     assert "The server closed the connection: 10" in line
+
+
+def test_a_folder_for_recordings_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+
+    assert 1 == main(["--port", "0", "--debug-audio", str(tmp_path / "file")])
+    error = capsys.readouterr().err
+    assert error.startswith("error: Debug recordings cannot be written into") and 1 == error.count("\n")

@@ -300,7 +300,7 @@ def test_it_says_where_it_is_and_what_to_try(server: ServerProcess) -> None:
         f"http://127.0.0.1:{server.port}/",
         f"ws://127.0.0.1:{server.port}/ws/audio",
         "model base",
-        f"python -m local_dev client test_audio/mom.wav --url {server.url}",
+        f"-m local_dev client test_audio/mom.wav --url {server.url}",
         "Ctrl+C",
     ]:
         assert words in server.output
