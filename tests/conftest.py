@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from stt_core.audio import SAMPLE_RATE, Samples
 
-settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("quick", max_examples=25, deadline=None)
 settings.load_profile("quick")
 
 
