@@ -8,6 +8,8 @@ from stt_core.audio import Samples
 
 # Why a transcript deserves a second look: the model went in circles, hardly believes itself, or found little.
 Doubt = Literal["looped", "weak", "sparse"]
+Task = Literal["transcribe", "translate"]  # translate: into English, where the model can
+Timestamps = Literal["segment", "word"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,33 @@ class Request:
     language: str  # a Whisper code (`ko`, `en`, …) or `auto`
     quick: bool = False
     first: "Transcript | None" = None
+    draft: bool = False  # the utterance is still being said: a greedy look, never a second one
+    task: Task = "transcribe"
+    hotwords: str = ""  # words to expect, which bias the decoder
+    prompt: str = ""  # text to go on from, which biases the decoder as well
+    timestamps: Timestamps | None = None  # word: segments with their words
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word as Whisper writes it, with its place in the request's samples."""
+
+    text: str
+    start_s: float
+    end_s: float
+    probability: float  # mean of its tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of text that Whisper put between two timestamps, with its place in the request's samples."""
+
+    text: str
+    start_s: float
+    end_s: float
+    avg_logprob: float = 0.0
+    no_speech_prob: float = 0.0
+    words: tuple[Word, ...] = ()  # only where words were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +63,7 @@ class Transcript:
     no_speech_prob: float = 0.0  # how much the model believes that this is not speech
     second_look: bool = False  # the first was in doubt; this is the better of two
     doubt: Doubt | None = None  # only for quick requests: the second look is still to come
+    segments: tuple[Segment, ...] = ()  # only where timestamps were asked for
 
 
 class Engine(Protocol):
