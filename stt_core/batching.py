@@ -23,6 +23,7 @@ import anyio
 import anyio.to_thread
 
 from stt_core.errors import Overloaded
+from stt_core.transcription import Timing
 
 RequestT = TypeVar("RequestT")
 ResultT = TypeVar("ResultT")
@@ -50,6 +51,13 @@ class Job(Generic[RequestT, ResultT]):
     turn: int  # how many requests of its session and kind waited before it
     future: asyncio.Future[ResultT]
     since_s: float = field(default_factory=time.monotonic)
+    began_s: float = 0.0  # when its batch did
+    ended_s: float = 0.0
+
+    @property
+    def timing(self) -> Timing:
+        """What its result took."""
+        return Timing(max(0.0, self.began_s - self.since_s), self.ended_s - self.began_s)
 
     def promote(self) -> None:
         """Somebody waits for this result now."""
@@ -83,6 +91,7 @@ class Batcher(Generic[RequestT, ResultT]):
         max_batch_work: their sizes together, unless one alone is larger: a batch ends with its last request.
         max_waiting: requests in the queue; one more is refused with Overloaded.
         max_wait_s: a request that would wait longer, or has, is refused with Overloaded.
+        on_batch: told of every batch that ran.
     """
 
     def __init__(
@@ -95,6 +104,7 @@ class Batcher(Generic[RequestT, ResultT]):
         max_batch_work: float = float("inf"),
         max_waiting: int = 1000,
         max_wait_s: float = 30.0,
+        on_batch: Callable[[Sequence[Job[RequestT, ResultT]]], None] = lambda _: None,
     ) -> None:
         self._run = run
         self._workers = workers
@@ -103,6 +113,7 @@ class Batcher(Generic[RequestT, ResultT]):
         self._max_batch_work = max_batch_work
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
+        self._on_batch = on_batch
         self._waiting: list[Job[RequestT, ResultT]] = []
         self._arrived = asyncio.Event()
         self._threads = anyio.CapacityLimiter(workers)
@@ -230,7 +241,11 @@ class Batcher(Generic[RequestT, ResultT]):
                 if not job.future.done():
                     await self._run_batch([job])
             return
-        cost_s = (time.monotonic() - began_s) / sum(self._size(job.request) for job in batch)
+        ended_s = time.monotonic()
+        for job in batch:
+            job.began_s, job.ended_s = began_s, ended_s
+        self._on_batch(batch)
+        cost_s = (ended_s - began_s) / sum(self._size(job.request) for job in batch)
         self._cost_s += (cost_s - self._cost_s) * (SMOOTHING if self._cost_s else 1)
         for job, result in answers:
             if not job.future.done():

@@ -9,20 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import SettingsError
 from stt_core.languages import LANGUAGES
+from stt_core.limits import Limits
+from stt_core.transcription import Task
 
 ENVIRONMENT_PREFIX = "STT_"
 
 
-class Settings(BaseModel):
-    """How the server behaves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Settings(Limits):
+    """How the server behaves, its limits included."""
 
     model: Annotated[
         str,
@@ -32,6 +32,9 @@ class Settings(BaseModel):
         str,
         Field(description="A Whisper code such as `ko` or `en`, or `auto`."),
     ] = "ko"
+    task: Annotated[Task, Field(description="`transcribe`, or `translate` into English, where the model can.")] = (
+        "transcribe"
+    )
     host: Annotated[
         str,
         Field(min_length=1, description="Address to listen on. Beyond this machine it needs a token."),
@@ -39,7 +42,10 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535, description="TCP port; 0 takes a free one.")] = 8018
     token: Annotated[
         SecretStr | None,
-        Field(description="Clients must send it as `Authorization: Bearer …` or `?token=…`."),
+        Field(
+            description="Clients must send it: in the header `Authorization: Bearer …`, as `?token=…` or in `start`. "
+            "Several, with commas between them, all count."
+        ),
     ] = None
     insecure: Annotated[bool, Field(description="Listen beyond this machine without a token.")] = False
     cache_dir: Annotated[
@@ -78,6 +84,20 @@ class Settings(BaseModel):
         int,
         Field(ge=100, le=5000, description="A longer pause always does; between the two the words decide, in ms."),
     ] = 800
+    allowed_origins: Annotated[
+        str,
+        Field(
+            description="Web pages that may connect, as in `https://game.example`, with commas between them; `*` is "
+            "any. The server's own page always may, and so may whatever is not a browser."
+        ),
+    ] = ""
+    allowed_hosts: Annotated[
+        str,
+        Field(
+            description="Names by which browsers may address the server, with commas between them; `*` is any. "
+            "Addresses, localhost and the host it listens on always count."
+        ),
+    ] = ""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "info"
 
     @field_validator("language")
@@ -90,9 +110,14 @@ class Settings(BaseModel):
     @field_validator("token")
     @classmethod
     def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
-        if token is not None and not is_header_value(token.get_secret_value()):
+        if token is not None and not all(map(is_header_value, token.get_secret_value().split(","))):
             raise PydanticCustomError("token", "Input should be letters, digits and signs of ASCII, without spaces")
         return token
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Any of these lets a client in; none: everybody may."""
+        return tuple(self.token.get_secret_value().split(",")) if self.token else ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], **overrides: object) -> "Settings":
@@ -119,6 +144,7 @@ class Settings(BaseModel):
             threshold=self.threshold,
             min_silence_duration_ms=self.min_silence_duration_ms,
             max_silence_duration_ms=self.max_silence_duration_ms,
+            max_speech_duration_s=self.max_utterance_s,
         )
 
 

@@ -32,6 +32,33 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a session wants its utterances decoded."""
+
+    language: str = "auto"  # a Whisper code or `auto`
+    task: Task = "transcribe"
+    hotwords: str = ""
+
+    def request(
+        self, samples: Samples, *, quick: bool = False, first: "Transcript | None" = None, draft: bool = False
+    ) -> Request:
+        return Request(
+            samples, self.language, quick=quick, first=first, draft=draft, task=self.task, hotwords=self.hotwords
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a transcript took."""
+
+    queue_s: float = 0.0  # waiting for the model
+    infer_s: float = 0.0  # in the model
+
+    def __add__(self, other: "Timing") -> "Timing":
+        return Timing(self.queue_s + other.queue_s, self.infer_s + other.infer_s)
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """A word as Whisper writes it, with its place in the request's samples."""
 

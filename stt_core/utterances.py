@@ -17,16 +17,19 @@ from typing import Literal
 import numpy as np
 
 from stt_core.audio import SAMPLE_RATE, Samples
-from stt_core.endpointing import Endpointer, EndpointingOptions, Event
+from stt_core.endpointing import Endpointer, EndpointingOptions
+from stt_core.endpointing import Event as Endpoint
 from stt_core.vad import WINDOW_MS, WINDOW_SAMPLES, Vad, VadStream
 
-Reason = Literal["endpoint", "flush", "idle", "max_length", "message"]
+Reason = Literal["endpoint", "flush", "idle", "max_length", "end", "message"]
 
 # Once speech has begun it lasts as long as anything might be speech: quiet last words have been seen at 0.2.
 FAINT_PROBABILITY = 0.15
 
 # Speech that grows too long is cut at its quietest window, looked for in this last part of it.
 SPLIT_SEARCH_S = 10.0
+
+NOTHING: Samples = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,23 @@ class Utterance:
     reason: Reason  # why it ended
     start_samples: int  # position in the connection's audio
     samples: Samples  # (n,) from a little before the speech to a little after; empty: nothing was said
+    speech_end_samples: int = 0  # position of the end of the speech itself; of the audio's end if there was none
 
     @property
     def duration_s(self) -> float:
         return len(self.samples) / SAMPLE_RATE
+
+    @property
+    def end_samples(self) -> int:
+        """Position of the end of `samples`."""
+        return self.start_samples + len(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Speech has begun."""
+
+    at_samples: int  # position in the connection's audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,9 @@ class Paused:
 @dataclass(frozen=True, slots=True)
 class Resumed:
     """It was not over: what `Paused` handed out is void."""
+
+
+Event = Started | Paused | Resumed | Utterance
 
 
 class UtteranceStream:
@@ -68,11 +87,12 @@ class UtteranceStream:
         self._options = options
         self._endpointing = endpointing
         self._endpointer = Endpointer(options)
-        self._rest = np.zeros(0, np.float32)  # samples that do not fill a window yet
+        self._rest = NOTHING  # samples that do not fill a window yet
         self._padding = 0  # samples that flushes made up to fill their last window
         self._windows: list[Samples] = []  # kept audio
         self._first = 0  # the number of the first kept window, as the endpointer counts them
         self._speech: tuple[int, int] | None = None  # the open speech: its first window and the one after its last
+        self._announced = False  # whether `Started` has been said of it
         self._pause: Utterance | None = None  # the open speech, handed out on speculation
 
     @property
@@ -80,14 +100,29 @@ class UtteranceStream:
         """Whether speech has begun that has not been handed out as an utterance."""
         return self._speech is not None
 
-    def push(self, samples: Samples) -> Iterator[Utterance | Paused | Resumed]:
-        """Take samples; yield the utterances that ended in them, and those that may have."""
+    @property
+    def position_samples(self) -> int:
+        """Samples that have been pushed since the connection began."""
+        return self._position(len(self._windows)) + len(self._rest)
+
+    def listen(self, options: EndpointingOptions, *, endpointing: bool) -> None:
+        """Follow these rules from here on. No speech may be open."""
+        assert self._speech is None, "flush or discard the open speech first"
+        self._options = options
+        self._endpointing = endpointing
+        self._endpointer.options = options
+
+    def push(self, samples: Samples) -> Iterator[Event]:
+        """Take samples; yield the speech that began, and the utterances that ended in them or may have."""
         pending = np.concatenate([self._rest, samples])
         whole = len(pending) - len(pending) % WINDOW_SAMPLES
         self._rest = pending[whole:]
         windows = pending[:whole].reshape(-1, WINDOW_SAMPLES)
         for window, probability in zip(windows, self._vad(windows), strict=True):
             ended = self._push_window(window, float(probability))
+            if self._speech is not None and not self._announced:
+                self._announced = True
+                yield Started(self._position(max(0, self._speech[0] - self._first)))
             if ended and self._endpointing:
                 yield self._cut("endpoint")
             elif self._is_too_long():
@@ -112,14 +147,32 @@ class UtteranceStream:
         self._endpointer.reset()
         return utterance
 
+    def draft(self) -> Samples:
+        """The open speech so far, to look at while it goes on; empty if none is open."""
+        if self._speech is None:
+            return NOTHING
+        start = max(0, self._speech[0] - self._options.pad_windows - self._first)
+        return np.concatenate([*self._windows[start:], self._rest])
+
+    def discard(self) -> tuple[int, int]:
+        """Throw away what is open. Returns the positions between which the audio was thrown away."""
+        start = self._position(0)
+        self.flush("flush")
+        return start, self.position_samples
+
     def flush(self, reason: Reason) -> Utterance:
         """End the utterance now, whatever was said. The next sample begins anew."""
+        here = self.position_samples
         missing = -len(self._rest) % WINDOW_SAMPLES
         if missing:
             window = np.pad(self._rest, (0, missing))
             self._push_window(window, float(self._vad(window[None])[0]))
-            self._rest = np.zeros(0, np.float32)
-        utterance = self._cut(reason)
+            self._rest = NOTHING
+        utterance = self._cut(reason) if self._speech is not None else Utterance(reason, here, NOTHING, here)
+        if utterance.end_samples > here:
+            utterance = replace(
+                utterance, samples=utterance.samples[: here - utterance.start_samples], speech_end_samples=here
+            )
         self._padding += missing  # moves what comes after this utterance, not the utterance itself
         self._endpointer.reset()
         self._drop(len(self._windows))
@@ -130,25 +183,25 @@ class UtteranceStream:
         number = self._endpointer.position
         self._windows.append(window)
         event = self._endpointer.push(probability)
-        if event is Event.SPEECH_STARTED and self._speech is None:
+        if event is Endpoint.SPEECH_STARTED and self._speech is None:
             self._speech = self._endpointer.start, number + 1
         elif self._speech is not None and probability >= FAINT_PROBABILITY:
             self._speech = self._speech[0], number + 1
         if self._speech is None:  # before it only the pad is worth keeping, and what may turn out to start it
             keep = self._options.pad_windows + self._options.min_speech_windows
             self._drop(max(0, len(self._windows) - keep))
-        return event is Event.SPEECH_ENDED
+        return event is Endpoint.SPEECH_ENDED
 
     def _cut(self, reason: Reason) -> Utterance:
         """Hand out the open speech with its pads; keep the audio after it."""
-        if self._speech is None:
-            return Utterance(reason, self._position(0), np.zeros(0, np.float32))
+        assert self._speech is not None
         end = self._speech[1] + self._options.tail_windows - self._first
         utterance = self._open_utterance(reason)
         if self._pause is not None and len(self._pause.samples) == len(utterance.samples):
             utterance = replace(self._pause, reason=reason)  # the very same samples: they are being transcribed
         self._drop(min(end, len(self._windows)))
         self._speech = self._pause = None
+        self._announced = False
         return utterance
 
     def _is_too_long(self) -> bool:
@@ -168,6 +221,7 @@ class UtteranceStream:
         utterance = self._open_utterance("max_length", self._first + cut)
         self._drop(cut)
         self._pause = None
+        self._announced = False
         if end > self._first:
             self._speech = self._first, end
         else:
@@ -181,7 +235,9 @@ class UtteranceStream:
         start = max(0, self._speech[0] - self._options.pad_windows - self._first)
         end = self._speech[1] + self._options.tail_windows
         end = (end if before is None else min(end, before)) - self._first
-        return Utterance(reason, self._position(start), np.concatenate(self._windows[start:end]))
+        samples = np.concatenate(self._windows[start:end])
+        speech_end = min(self._position(self._speech[1] - self._first), self._position(start) + len(samples))
+        return Utterance(reason, self._position(start), samples, speech_end)
 
     def _position(self, index: int) -> int:
         """Where the kept window `index` began, in samples since the connection began."""

@@ -237,7 +237,7 @@ def test_what_cannot_be_served_closes_with_a_short_ascii_reason(query: str, code
     assert len(reason) <= 123
 
 
-@pytest.mark.parametrize("text", ["hello", "", "Flush", '{"type":"flush"}', "음" * 5000])
+@pytest.mark.parametrize("text", ["hello", "", "Flush", '{"type":', "음" * 5000])
 def test_text_nonsense_closes_its_socket_and_no_other(text: str) -> None:
     with client_of(FakeEngine()) as client, connect(client) as other:
         with connect(client) as socket:
