@@ -64,6 +64,24 @@ def build_parser() -> argparse.ArgumentParser:
     client.add_argument("--language", help="instead of the server's own")
     client.add_argument("--realtime", action="store_true", help="send 20 ms at a time, as a microphone would")
 
+    plan = commands.add_parser(
+        "plan", argument_default=argparse.SUPPRESS, help="what so many players take and cost on Modal, simulated"
+    )
+    plan.add_argument("--players", type=int, default=1000, help="online at the peak; default: %(default)s")
+    plan.add_argument("--talk-share", type=float, default=0.1, help="of the time that one talks; default: %(default)s")
+    plan.add_argument("--gpu", help="Modal's name, or cpu; default: L4")
+    plan.add_argument("--model", help="default: the one that was measured, or large-v3-turbo")
+    plan.add_argument("--mode", choices=("ptt", "open"), help="push-to-talk or open microphones; default: ptt")
+    plan.add_argument("--calibration", type=Path, help="engine.json or load_ptt.json of a benchmark")
+    plan.add_argument("--check", type=Path, help="load_ptt.json: only compare what it measured with the model")
+    plan.add_argument("--session-minutes", type=float, help="mean length of a session; default: 30")
+    plan.add_argument("--min-containers", type=int, help="default: 0")
+    plan.add_argument("--max-containers", type=int, help="default: as many as are needed")
+    plan.add_argument("--buffer-containers", type=int, help="idle ones beyond the need; default: 0")
+    plan.add_argument("--scaledown-s", type=float, help="an empty container ends after this; default: 180")
+    plan.add_argument("--seed", type=int, help="default: 0")
+    plan.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
+
     bench = commands.add_parser("bench", help="measure speed and accuracy")
     add_benches(bench.add_subparsers(dest="bench", metavar="WHAT", required=True))
     return parser
@@ -156,6 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_client(**arguments)
         if command == "bench":
             return run_bench(arguments.pop("bench"), **arguments)
+        if command == "plan":
+            from local_dev.plan import run_check, run_plan
+
+            check = arguments.pop("check", None)
+            return run_check(check, arguments.get("seed", 0)) if check else run_plan(**arguments)
         from local_dev.serve import serve
 
         return serve(Settings.from_environment(os.environ, **arguments))
