@@ -9,28 +9,27 @@ Errors are those of `stt_core.scoring`. "pooled" counts all errors over all lett
 of the files' own rates, in which a wrong "yes" weighs as much as a wrong sentence. Intervals are 95 % intervals
 of a bootstrap over files that keeps the two systems of a file together (paired).
 
-Ours decodes with the whole vocabulary; the cut ones (`stt_core.vocabulary`) are compared with it text by text.
+Then, on the first clips of each language: how many texts of each cut vocabulary (`stt_core.vocabulary`) are those
+of the whole one, greedy and with the beam, second looks left out; how long an utterance takes in batches; and how
+many utterances a second workers and their threads get done, second looks left out as well.
 
 DATA is a folder with a `manifest.tsv` (columns id, file, language, seconds, kind, text; tab-separated).
 """
 
 import csv
-import json
 import platform
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from stt_core.audio import Samples, read_audio
 from stt_core.endpointing import EndpointingOptions
@@ -40,6 +39,9 @@ from stt_core.scoring import CHARACTER_LANGUAGES, Score, score
 from stt_core.transcription import Request, Transcript
 from stt_core.utterances import whole_utterance
 from stt_core.vad import SileroVad
+
+if TYPE_CHECKING:
+    from local_dev.live_report import Sheet
 
 BUCKETS_S = (0.0, 2.0, 5.0, 10.0, 30.0, float("inf"))
 RESAMPLES = 10_000
@@ -148,9 +150,10 @@ def run_engine_bench(
     beam_size: int = 5,
     limit: int | None = None,
     seed: int = 0,
+    study: bool = False,
     console: Console | None = None,
 ) -> int:
-    """Run the benchmark, print its tables and write `engine.json`; return the exit code, 0.
+    """Run the benchmark; write `engine.json`, `.png` and `.html`; return the exit code, 0.
 
     Args:
         data: a folder with a `manifest.tsv`.
@@ -161,47 +164,74 @@ def run_engine_bench(
         kinds: only clips of these kinds; all kinds if the folder has none of them.
         beam_size: of both systems.
         limit: the first so many clips of each language.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of the clips of the study.
+        study: measure the curves behind the engine's defaults instead; see `local_dev.study`.
 
     Raises:
         SettingsError: there is nothing to measure.
     """
     console = console or Console()
+    if study:
+        from local_dev.study import run_study
+
+        return run_study(
+            data, out, model=model, cache_dir=cache_dir, language=language, limit=limit, seed=seed, console=console
+        )
+    from local_dev.live_report import Sheet, header, new_figure, write_report
+    from local_dev.study_serving import compare_cuts, sheets_of, time_batches, time_workers
+
+    new_figure(1)  # says at once if matplotlib is missing
     languages = (language,) if language else ("ko", "en")
-    manifest = read_manifest(data)
-    spoken = [clip for clip in manifest if clip.text and clip.language in languages]
-    spoken = [clip for clip in spoken if clip.kind in kinds] or spoken
-    clips = [clip for code in languages for clip in [c for c in spoken if c.language == code][:limit]]
-    noises = [clip for clip in manifest if clip.kind == "noise"][:limit]
+    clips = [clip for code in languages for clip in select_clips(data, code, kinds)[:limit]]
+    noises = [clip for clip in read_manifest(data) if clip.kind == "noise"][:limit]
     if not clips:
         raise SettingsError(f"{data} holds no clip in {' or '.join(languages)} whose text is known.")
 
-    with _progress(console) as progress:
+    settings = {
+        "data": data.name,
+        "model": model,
+        "beam_size": beam_size,
+        "kinds": sorted(kinds),
+        "limit": limit,
+        "seed": seed,
+        "resamples": RESAMPLES,
+    }
+    head = header(settings)
+    with bench_progress(console) as progress:
         pairs, silent = _measure(clips, noises, model, cache_dir, beam_size, progress)
+        cuts = compare_cuts(clips, model, cache_dir, beam_size, progress)
+        batches = time_batches(clips, model, cache_dir, beam_size, progress)
+        workers = time_workers(clips, model, cache_dir, beam_size, progress)
 
     by_language = {code: [pair for pair in pairs if pair.clip.language == code] for code in languages}
-    result = {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": {
-            "data": data.name,
-            "model": model,
-            "beam_size": beam_size,
-            "kinds": sorted(kinds),
-            "limit": limit,
-            "seed": seed,
-            "resamples": RESAMPLES,
-        },
-        "machine": describe_machine(),
+    result = head | {
         "languages": {code: _summary(own, seed) for code, own in by_language.items() if own},
         "noise": silent,
+        "cuts": cuts,
+        "batches": batches,
+        "workers": workers,
         "files": [_row(pair) for pair in pairs],
     }
-    _print(console, result)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "engine.json"
-    path.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
-    console.print(f"Written to {path}")
+    figure, [times, errors] = new_figure(2)
+    _draw(times, errors, pairs, result["languages"])
+    sheets = [
+        *(_sheet(code, summary) for code, summary in result["languages"].items()),
+        Sheet("noise", ["files", "words heard by stock", "by ours"], [[str(value) for value in silent.values()]]),
+        *sheets_of(cuts, batches, workers),
+    ]
+    about = (__doc__ or "").strip()
+    write_report(out, "engine", "The engine against stock faster-whisper", about, result, sheets, figure, console)
     return 0
+
+
+def select_clips(data: Path, language: str, kinds: Collection[str] = ("human",)) -> list[Clip]:
+    """The clips in a language whose text is known, of these kinds; of all kinds if none is of these.
+
+    Raises:
+        SettingsError: there is no manifest, or it lacks a column.
+    """
+    spoken = [clip for clip in read_manifest(data) if clip.text and clip.language == language]
+    return [clip for clip in spoken if clip.kind in kinds] or spoken
 
 
 def describe_machine() -> dict[str, Any]:
@@ -219,7 +249,8 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def _progress(console: Console) -> Progress:
+def bench_progress(console: Console) -> Progress:
+    """A bar for each thing that is measured."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=console)
 
@@ -379,15 +410,28 @@ def _row(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _print(console: Console, result: dict[str, Any]) -> None:
-    for language, summary in result["languages"].items():
-        console.print(_table(language, summary))
-    noise = result["noise"]
-    if noise["files"]:
-        console.print(f"Words heard in {noise['files']} noises: stock {noise['stock']}, ours {noise['ours']}")
+def _draw(times: Any, errors: Any, pairs: Sequence[Pair], summaries: Mapping[str, Any]) -> None:
+    for name, color in (("stock", "tab:gray"), ("ours", "tab:blue")):
+        x = [pair.audio_s for pair in pairs]
+        times.scatter(x, [getattr(pair, name).seconds for pair in pairs], s=12, color=color, label=name)
+    times.set(title="time of one utterance, one thread", xlabel="recording in seconds", ylabel="seconds")
+    times.set_ylim(bottom=0)
+    times.legend()
+    labels = [f"{code}, {measure}" for code in summaries for measure in ("pooled", "mean")]
+    for shift, (name, color) in zip((-0.2, 0.2), (("stock", "tab:gray"), ("ours", "tab:blue")), strict=True):
+        found = [summary[name][measure] for summary in summaries.values() for measure in ("pooled", "mean")]
+        values = [100 * interval["value"] for interval in found]
+        spans = [
+            [100 * (interval["value"] - interval["low"]) for interval in found],
+            [100 * (interval["high"] - interval["value"]) for interval in found],
+        ]
+        errors.bar(np.arange(len(labels)) + shift, values, 0.4, yerr=spans, color=color, label=name, capsize=3)
+    errors.set_xticks(range(len(labels)), labels)
+    errors.set(title="errors, with 95 % intervals", ylabel="CER or WER in %")
+    errors.legend()
 
 
-def _table(language: str, summary: dict[str, Any]) -> Table:
+def _sheet(language: str, summary: dict[str, Any]) -> "Sheet":
     def percent(interval: dict[str, float], sign: str = "") -> str:
         value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
         return f"{value:{sign}.1f} % ({low:{sign}.1f} … {high:{sign}.1f})"
@@ -395,24 +439,25 @@ def _table(language: str, summary: dict[str, Any]) -> Table:
     def seconds(system: dict[str, Any]) -> str:
         return f"{system['median_s']:.2f} s / {system['p95_s']:.2f} s"
 
+    from local_dev.live_report import Sheet
+
     stock, ours, difference = summary["stock"], summary["ours"], summary["difference"]
-    title = f"{language}: {summary['files']} files, {summary['audio_s']:.0f} s, {summary['fallbacks']} fallbacks"
-    table = Table("", "stock", "ours", "ours against stock", title=title, title_justify="left")
-    for name in ("pooled", "mean"):
-        row = percent(stock[name]), percent(ours[name]), percent(difference[name], "+")
-        table.add_row(f"{summary['metric']}, {name}", *row)
+    rows = [
+        [
+            f"{summary['metric']}, {name}",
+            percent(stock[name]),
+            percent(ours[name]),
+            percent(difference[name], "+"),
+        ]
+        for name in ("pooled", "mean")
+    ]
     ratio = summary["time_ratio"]
     speed = f"{ratio['value']:.2f} ({ratio['low']:.2f} … {ratio['high']:.2f})"
-    table.add_row("time, median / p95", seconds(stock), seconds(ours), speed)
+    rows.append(["time, median / p95", seconds(stock), seconds(ours), speed])
     whole = summary["whole_vocabulary"]
-    table.add_row(
-        "ours, whole vocabulary",
-        "",
-        f"{100 * whole['pooled']:.1f} % / {100 * whole['mean']:.1f} %, {whole['median_s']:.2f} s",
-        f"{len(whole['unequal'])} texts differ",
-    )
-    table.add_row("detector, median", "", f"{summary['vad_median_s']:.2f} s", "while the audio arrives")
-    table.add_section()
+    told = f"{100 * whole['pooled']:.1f} % / {100 * whole['mean']:.1f} %, {whole['median_s']:.2f} s"
+    rows.append(["ours, whole vocabulary", "", told, f"{len(whole['unequal'])} texts differ"])
+    rows.append(["detector, median", "", f"{summary['vad_median_s']:.2f} s", "while the audio arrives"])
     for bucket in summary["buckets"]:
         to = "" if bucket["to_s"] is None else f"{bucket['to_s']:.0f}"
         cells = [
@@ -420,5 +465,6 @@ def _table(language: str, summary: dict[str, Any]) -> Table:
         ]
         ratio_of_medians = bucket["ours"]["median_s"] / bucket["stock"]["median_s"]
         label = f"{bucket['from_s']:.0f} … {to} s ({bucket['files']} files)"
-        table.add_row(label, *cells, f"{ratio_of_medians:.2f}, {bucket['fallbacks']} fallbacks")
-    return table
+        rows.append([label, *cells, f"{ratio_of_medians:.2f}, {bucket['fallbacks']} fallbacks"])
+    title = f"{language}: {summary['files']} files, {summary['audio_s']:.0f} s, {summary['fallbacks']} fallbacks"
+    return Sheet(title, ["", "stock", "ours", "ours against stock"], rows)

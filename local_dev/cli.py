@@ -57,12 +57,21 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("serve", parents=[options], help="run the server (the default)")
 
-    client = commands.add_parser("client", help="send a recording to a server and print its text")
-    client.add_argument("file", type=Path, help="WAV, FLAC, OGG or MP3")
+    client = commands.add_parser(
+        "client",
+        help="send recordings or the microphone to a server and print the text",
+        epilog="exit codes: 0 every recording has its text; 1 one cannot be read or holds no speech, there is no "
+        "microphone, or the server is not there, refuses or closes; 2 wrong usage; 130 Ctrl+C",
+    )
+    source = client.add_mutually_exclusive_group(required=True)
+    source.add_argument("file", type=Path, nargs="?", help="WAV, FLAC, OGG or MP3, or a folder of them")
+    source.add_argument("--mic", action="store_true", help='the microphone, open (pip install -e ".[mic]")')
+    source.add_argument("--push-to-talk", action="store_true", help="the microphone; Enter is the key")
     client.add_argument("--url", default=DEFAULT_URL, help="default: %(default)s")
     client.add_argument("--token", default=os.environ.get("STT_TOKEN"), help="the server's token [STT_TOKEN]")
     client.add_argument("--language", help="instead of the server's own")
     client.add_argument("--realtime", action="store_true", help="send 20 ms at a time, as a microphone would")
+    client.add_argument("--json", action="store_true", dest="as_json", help="print the server's messages")
 
     plan = commands.add_parser(
         "plan", argument_default=argparse.SUPPRESS, help="what so many players take and cost on Modal, simulated"
@@ -122,6 +131,17 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     ttfs.add_argument("--noise-dbfs", type=float, help="level of a room's noise around the clips")
     ttfs.add_argument("--release-ms", type=int, help="push-to-talk: flush this long after the speech ended")
     ttfs.add_argument("--pause-trials", type=int, help="pairs of clips for each known pause; default: 5")
+    endpoints = benches.add_parser(
+        "endpoints",
+        parents=[common],
+        argument_default=argparse.SUPPRESS,
+        help="how soon utterances end, and whom that cuts off; faster than real time",
+    )
+    endpoints.add_argument("--languages", type=lambda text: text.split(","), help="as in ko,en; default: ko")
+    endpoints.add_argument("--pause-trials", type=int, help="pairs of clips for each known pause; default: 50")
+    endpoints.add_argument("--infer-ms", type=float, help="what a transcription takes; default: what it takes")
+    endpoints.add_argument("--min-silence-duration-ms", type=int, help="instead of the server's default")
+    endpoints.add_argument("--max-silence-duration-ms", type=int, help="instead of the server's default")
     for name, help_text in (
         ("load", "how many players a server holds"),
         ("soak", "whether its memory stays flat under lasting load"),
@@ -155,6 +175,10 @@ def run_bench(what: str, **options: Any) -> int:
         from local_dev.live_load import run_load_bench
 
         return run_load_bench(data, out, **options)
+    if what == "endpoints":
+        from local_dev.bench_endpoints import run_endpoint_bench
+
+        return run_endpoint_bench(data, out, **options)
     from local_dev.live_soak import run_soak_bench
 
     return run_soak_bench(data, out, **options)
@@ -171,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command == "client":
             from local_dev.client import run_client
 
+            del arguments["mic"]  # it is what a client without a file does
             return run_client(**arguments)
         if command == "bench":
             return run_bench(arguments.pop("bench"), **arguments)

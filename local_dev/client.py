@@ -1,94 +1,381 @@
-"""Send a recording to a server and print what it heard."""
+"""Recordings or a microphone, sent to a server in JSON mode. Texts go to stdout, everything else to stderr.
+
+On a terminal partials are drawn in place, and the time from the end of speech to the text stands behind it.
+
+Exit codes: 0, everything has its text; 1, a recording could not be read or nothing intelligible was said in it, or the
+server could not be reached, refused or closed; 2, the command line is wrong; 130, Ctrl+C.
+"""
 
 import asyncio
-import re
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlencode
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-import websockets
-from websockets.asyncio.client import ClientConnection, connect
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
-from stt_core.audio import SAMPLE_RATE, read_audio, to_s16le
-from stt_core.errors import AudioError, SttError
-from stt_core.settings import is_header_value
+from stt_core.audio import SAMPLE_RATE, Samples, read_audio, to_s16le
+from stt_core.client import Client, ClientError, Vocabulary
+from stt_core.engine import quietest
+from stt_core.errors import AudioError
+from stt_core.limits import TokenBucket
+from stt_core.messages import Error, Final, Partial, ServerMessage, Status, Timing, Warning
+from stt_core.settings import is_loopback
 
-FRAME_S = 0.02  # what a microphone delivers at a time
-UTTERANCE_S = 60.0  # longer recordings go in pieces; the server takes up to 65 s
-ANSWER_S = 120.0
+SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
+PIECE_S = 60.0  # a longer recording goes in pieces; the server takes up to 65 s
+FRAME_S = 0.02  # what --realtime sends at a time
+BUDGET_SHARE = 0.9  # of the audio that the server allows: clocks differ
+MICROPHONE_FRAME_S = 0.05
+FRAMES_BEFORE = 6  # the key: a first syllable often comes early
+
+OPEN_MICROPHONE_HELP = "Speak. Enter: the text of what was said so far, now. Ctrl+D (Windows: Ctrl+Z, Enter): end."
+PUSH_TO_TALK_HELP = "Enter: begin to speak. Enter again: done. Ctrl+D (Windows: Ctrl+Z, Enter): end."
+
+Recording = tuple[Path, Samples | AudioError]
+Heard = bytes | Literal["enter", "end"]  # audio of the microphone, or a key
 
 
-class ClientError(SttError):
-    """The server could not be reached, or closed the connection."""
+def run_client(
+    file: Path | None,
+    *,
+    url: str,
+    token: str | None = None,
+    language: str | None = None,
+    push_to_talk: bool = False,
+    realtime: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Print what is said in a recording, in each recording of a folder, or, without a file, into the microphone.
 
-
-def run_client(file: Path, url: str, token: str | None, language: str | None, realtime: bool) -> int:
-    """Print the text of `file`, one line for each utterance; return the exit code.
+    Returns:
+        The exit code.
 
     Raises:
-        AudioError: the file cannot be read.
-        ClientError: the server cannot be reached or refused.
+        SttError: the recording cannot be read, there is no microphone, or the server cannot be reached, refuses or
+            closes.
     """
-    if token and not is_header_value(token):
-        raise ClientError("No server has a token like this one: tokens are letters, digits and signs of ASCII.")
-    samples = read_audio(file)
-    if not len(samples):
-        raise AudioError(f"{file} holds no audio.")
-    for line in asyncio.run(transcribe(to_s16le(samples), url, token, language, realtime)):
-        print(line)
-    return 0
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]  # Windows prefers another
+    screen = Screen(as_json=as_json, finals=file is None, timed=realtime or file is None or file.is_dir())
+    vocabulary: Vocabulary = {"partials": (realtime or file is None) and (as_json or screen.draws)}
+    if language:
+        vocabulary["language"] = language
+    client = Client(url, token, reconnect=file is None)
+    if file is None:
+        speaking = talk(client, screen, push_to_talk)
+    elif file.is_dir():
+        speaking = play(client, screen, read_folder(file), realtime=realtime, unlimited=is_local(url), labelled=True)
+    else:
+        speaking = play(client, screen, [(file, read(file))], realtime=realtime, unlimited=is_local(url))
+    try:
+        asyncio.run(converse(client, vocabulary, screen, speaking))
+    except ExceptionGroup as failures:  # of the task group; what failed first is why
+        raise failures.exceptions[0] from None
+    finally:
+        speaking.close()
+    return int(screen.failed)
 
 
-async def transcribe(
-    pcm: bytes, url: str, token: str | None = None, language: str | None = None, realtime: bool = False
-) -> list[str]:
-    """The server's lines for 16-bit 16 kHz mono PCM.
+async def converse(
+    client: Client, vocabulary: Vocabulary, screen: "Screen", speaking: Coroutine[Any, Any, None]
+) -> None:
+    """Speak and show what the server says, until both are done."""
+    with screen:
+        async with client, asyncio.TaskGroup() as group:
+            group.create_task(screen.show(client))
+            await client.configure(**vocabulary)
+            await speaking
+            await client.end()
+
+
+def is_local(url: str) -> bool:
+    """Whether the server is on this machine, where no audio budget holds."""
+    with suppress(ValueError):  # no address at all, as whoever connects will say
+        return is_loopback(urlsplit(url).hostname or "")
+    return False
+
+
+class Screen:
+    """Where texts and everything else are shown.
 
     Args:
-        realtime: send small frames at the speed of speech, then `flush`, as push-to-talk does; otherwise
-            send it in one message.
+        as_json: print each message as it travels, and no texts.
+        finals: print the text of each `final` that is shown.
+        timed: on a terminal, say how long a text took.
+    """
+
+    def __init__(self, *, as_json: bool = False, finals: bool = False, timed: bool = False) -> None:
+        self.failed = False
+        self._as_json = as_json
+        self._finals = finals
+        self._timed = timed
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._drawing = self._out if self._out.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True)
+        self.draws = self._drawing.is_terminal and not as_json
+        self._live = Live(
+            console=self._drawing, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
+
+    def __enter__(self) -> "Screen":
+        if self.draws:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    async def show(self, messages: AsyncIterator[ServerMessage]) -> None:
+        """Show all of these."""
+        async for message in messages:
+            if self._as_json:
+                print(message.to_json(), flush=True)
+                continue
+            match message:
+                case Partial(text=text, stable=stable):
+                    self.draw(Text.assemble(stable, (text[len(stable) :], "dim")))
+                case Final(text=text, timing=timing) if self._finals and text:
+                    self.draw("")
+                    self.line(text, timing)
+                case Warning(message=sentence, hint=hint):
+                    self.say(f"warning: {sentence} {hint}")
+                case Error(message=sentence, close=None):
+                    self.say(f"warning: {sentence}")
+                case Status(eta_ms=eta_ms) if self.draws:
+                    self.say(f"The model is being loaded; about {eta_ms / 1000:.0f} s.")
+
+    def draw(self, text: Text | str) -> None:
+        """Show this in place of what was drawn before."""
+        if self.draws:
+            self._live.update(Text.assemble(text), refresh=True)
+
+    def line(self, text: str, timing: Timing) -> None:
+        """Print a text."""
+        if self._as_json:
+            return
+        if self._out.is_terminal:
+            self._out.print(Text.assemble(text, (f"  {timing.ttfs_ms} ms" * self._timed, "dim")))
+        else:
+            print(text, flush=True)
+
+    def say(self, sentence: str) -> None:
+        """Tell the person something that is no text."""
+        if self.draws:
+            self._drawing.print(Text(sentence, "dim"))
+        else:
+            print(sentence, file=sys.stderr, flush=True)
+
+    def fail(self, sentence: str) -> None:
+        """A recording has no text; the others go on."""
+        self.failed = True
+        self.say(f"error: {sentence}")
+
+
+# ---- recordings
+
+
+def read(path: Path) -> Samples:
+    """The samples of a recording.
 
     Raises:
-        ClientError: the server cannot be reached or refused.
+        AudioError: it cannot be read, or is empty.
     """
-    query = {"language": language} if language else {}
-    if realtime:
-        query["endpointing"] = "off"
-    if query:
-        url += ("&" if "?" in url else "?") + urlencode(query)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    shown = re.sub(r"token=[^&]*", "token=…", url)
+    samples = read_audio(path)
+    if not len(samples):
+        raise AudioError(f"{path} holds no audio.")
+    return samples
+
+
+def read_folder(folder: Path) -> Iterator[Recording]:
+    """The folder's recordings by name, each with why it cannot be read if it cannot.
+
+    Raises:
+        AudioError: there are none.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise AudioError(f"There is no WAV, FLAC, OGG or MP3 file in {folder}.")
+    for path in paths:
+        try:
+            yield path, read(path)
+        except AudioError as error:
+            yield path, error
+
+
+async def play(
+    client: Client,
+    screen: Screen,
+    recordings: Iterable[Recording],
+    *,
+    realtime: bool,
+    unlimited: bool,
+    labelled: bool = False,
+) -> None:
+    """Send recordings and print their texts: a line for each piece, or labelled, one for each recording.
+
+    Args:
+        unlimited: the server takes audio as fast as it comes.
+    """
+    limits = client.ready.limits
+    rate = 0.0 if unlimited else BUDGET_SHARE * limits["audio_rate"]
+    budget = TokenBucket(rate, BUDGET_SHARE * limits["audio_burst_s"])
+    piece_s = min(PIECE_S, BUDGET_SHARE * limits["max_push_to_talk_s"])
+    number = 0
+    for path, samples in recordings:
+        if isinstance(samples, AudioError):
+            screen.fail(str(samples))
+            continue
+        texts: list[str] = []
+        for piece in pieces(samples, piece_s):
+            number += 1
+            screen.draw(f"{path.name} …")
+            while not budget.take(len(piece) / SAMPLE_RATE, time.monotonic()):
+                await asyncio.sleep(budget.wait_s(len(piece) / SAMPLE_RATE))
+            await client.start(str(number))
+            await send(client, to_s16le(piece), realtime)
+            final = await client.flush()
+            texts += [final.text] if final.text else []
+            if final.text and not labelled:
+                screen.line(final.text, final.timing)
+        if labelled:
+            screen.line(f"{path.name}\t{' '.join(texts)}", final.timing)
+        if not texts:
+            screen.fail(f"Nothing intelligible is said in {path}.")
+
+
+def pieces(samples: Samples, longest_s: float) -> Iterator[Samples]:
+    """The samples, cut where it is quiet if they are longer than this."""
+    longest = round(longest_s * SAMPLE_RATE)
+    while len(samples) > longest:
+        cut = quietest(samples, longest * 3 // 4, longest)
+        yield samples[:cut]
+        samples = samples[cut:]
+    yield samples
+
+
+async def send(client: Client, pcm: bytes, realtime: bool) -> None:
+    """Send 16-bit 16 kHz PCM, at the speed of speech or as fast as it goes."""
+    now = asyncio.get_running_loop().time
+    frame_s = FRAME_S if realtime else 1.0
+    step, started_s = round(frame_s * SAMPLE_RATE) * 2, now()
+    for number, begin in enumerate(range(0, len(pcm), step)):
+        if realtime:
+            await asyncio.sleep(started_s + number * frame_s - now())
+        await client.send(pcm[begin : begin + step])
+
+
+# ---- microphone
+
+
+async def talk(client: Client, screen: Screen, push_to_talk: bool) -> None:
+    """Send what the microphone hears, until the keyboard says that it is over."""
+    heard: asyncio.Queue[Heard] = asyncio.Queue()
+    before: deque[bytes] = deque(maxlen=FRAMES_BEFORE)  # the key was pressed
+    presses = 0
+    talking = not push_to_talk
+    with microphone(heard) as sample_rate, notices(screen):
+        read_keys(heard)
+        screen.say(PUSH_TO_TALK_HELP if push_to_talk else OPEN_MICROPHONE_HELP)
+        if talking:
+            await client.start(sample_rate=sample_rate)
+        while (event := await heard.get()) != "end":
+            if isinstance(event, bytes):
+                if talking:
+                    await client.send(event)
+                else:
+                    before.append(event)
+            elif talking:
+                talking = not push_to_talk
+                try:
+                    await client.flush()
+                except ClientError as error:
+                    if not error.retryable:
+                        raise
+                    screen.say(str(error))
+            else:
+                talking, presses = True, presses + 1
+                await client.start(str(presses), sample_rate=sample_rate)
+                await client.send(b"".join(before))
+                before.clear()
+
+
+@contextmanager
+def microphone(heard: asyncio.Queue[Heard]) -> Iterator[int]:
+    """Put what the default microphone hears into `heard`, 16-bit mono; yields its sample rate in Hz.
+
+    Raises:
+        AudioError: there is none, or it cannot be opened.
+    """
     try:
-        async with connect(url, additional_headers=headers, compression=None, open_timeout=10) as socket:
-            step = int(UTTERANCE_S * SAMPLE_RATE) * 2
-            return [await _send(socket, pcm[start : start + step], realtime) for start in range(0, len(pcm), step)]
-    except websockets.exceptions.ConnectionClosed as error:
-        closed = error.rcvd
-        reason = f"{closed.code} {closed.reason}".strip() if closed else "the connection broke"
-        raise ClientError(f"The server closed the connection: {reason}.") from None
-    except (websockets.exceptions.InvalidURI, ValueError):  # ValueError: a port or a host that cannot be
-        raise ClientError(
-            f"{shown} is not a WebSocket address; it should look like ws://127.0.0.1:8018/ws/audio."
+        import sounddevice
+    except ModuleNotFoundError:
+        raise AudioError(
+            'The microphone needs the package sounddevice, which is not installed here: pip install -e ".[mic]"'
         ) from None
-    except websockets.exceptions.InvalidHandshake as error:
-        raise ClientError(f"{shown} answered, but not as this server would: {error}.") from None
-    except TimeoutError:
-        raise ClientError(f"The server at {shown} did not answer in time.") from None
-    except OSError as error:
-        raise ClientError(
-            f"No server answers at {shown} ({error.strerror or 'connection refused'}). Start one: python -m local_dev"
+    except OSError:  # it is only a binding
+        raise AudioError(
+            "The microphone needs the library PortAudio, which is not installed here. "
+            "Debian and Ubuntu: apt install libportaudio2"
         ) from None
+    loop = asyncio.get_running_loop()
+
+    def hear(data: Any, *_: Any) -> None:
+        loop.call_soon_threadsafe(heard.put_nowait, bytes(data))
+
+    try:
+        sample_rate = round(sounddevice.query_devices(kind="input")["default_samplerate"])
+        stream = sounddevice.RawInputStream(
+            samplerate=sample_rate,
+            blocksize=round(sample_rate * MICROPHONE_FRAME_S),
+            channels=1,
+            dtype="int16",
+            callback=hear,
+        )
+        stream.start()
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise AudioError(
+            f"No microphone can be opened ({error}). Plug one in, allow this program to use it, and make it the "
+            "system's default."
+        ) from None
+    try:
+        yield sample_rate
+    finally:
+        stream.close()
 
 
-async def _send(socket: ClientConnection, pcm: bytes, realtime: bool) -> str:
-    """Send one utterance and return its line: exactly one comes, because whatever is unanswered is flushed."""
-    if not realtime:
-        await socket.send(pcm)
-    else:
-        now = asyncio.get_running_loop().time
-        step = int(FRAME_S * SAMPLE_RATE) * 2
-        started = now()
-        for number, start in enumerate(range(0, len(pcm), step)):
-            await asyncio.sleep(started + number * FRAME_S - now())
-            await socket.send(pcm[start : start + step])
-    await socket.send("flush")
-    return str(await asyncio.wait_for(socket.recv(), ANSWER_S))
+def read_keys(heard: asyncio.Queue[Heard]) -> None:
+    """Put the keys that a person presses into `heard`, from a thread that nobody waits for."""
+    loop = asyncio.get_running_loop()
+
+    def read_lines() -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            for _ in sys.stdin:
+                loop.call_soon_threadsafe(heard.put_nowait, "enter")
+            loop.call_soon_threadsafe(heard.put_nowait, "end")
+
+    threading.Thread(target=read_lines, name="keys", daemon=True).start()
+
+
+@contextmanager
+def notices(screen: Screen) -> Iterator[None]:
+    """Tell the person when the connection breaks and is made again."""
+    logger, handler = logging.getLogger("stt_core.client_socket"), logging.Handler()
+    handler.emit = lambda record: screen.say(record.getMessage())  # type: ignore[method-assign]
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

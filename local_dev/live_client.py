@@ -7,19 +7,16 @@ the figures tell as much about this client as about the server.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import numpy as np
-import websockets
-from websockets.asyncio.client import ClientConnection, connect
 
-from local_dev.client import ClientError
 from stt_core.audio import SAMPLE_RATE, Samples
+from stt_core.client import ClientError, PlainClient
 
 SAMPLE_BYTES = 2  # s16le
 LATE_S = 0.02  # a send this late is worth telling
@@ -76,9 +73,10 @@ def room_noise(seconds: float, level_dbfs: float, seed: int) -> Samples:
 class Player:
     """One connection that speaks in real time. What the server answers goes into `lines`; None: it closed."""
 
-    def __init__(self, socket: ClientConnection, frame_s: float, lag: Lag) -> None:
+    def __init__(self, client: PlainClient, frame_s: float, lag: Lag) -> None:
         self.lines: asyncio.Queue[Line | None] = asyncio.Queue()
-        self._socket = socket
+        self._client = client
+        self._why: ClientError | None = None  # the server closed
         self._frame_s = frame_s
         self._lag = lag
 
@@ -88,13 +86,13 @@ class Player:
             due_s = start_s + full_s
             await asyncio.sleep(due_s - clock())
             self._lag.add(clock() - due_s)
-            await self._socket.send(frame)
+            await self._client.send(frame)
         return start_s + duration_s(pcm)
 
     async def flush(self) -> float:
         """Release the key; return when."""
         released_s = clock()
-        await self._socket.send("flush")
+        await self._client.flush()
         return released_s
 
     async def next_line(self, timeout_s: float) -> Line | None:
@@ -108,14 +106,15 @@ class Player:
         except TimeoutError:
             return None
         if line is None:
-            raise _closed(self._socket)
+            raise self._why or ClientError("The server ended the session.")
         return line
 
     async def receive(self) -> None:
-        with suppress(websockets.exceptions.ConnectionClosed):
-            while True:
-                text = await self._socket.recv()
-                self.lines.put_nowait(Line(str(text), clock()))
+        try:
+            async for text in self._client:
+                self.lines.put_nowait(Line(text, clock()))
+        except ClientError as error:
+            self._why = error
         self.lines.put_nowait(None)
 
 
@@ -129,23 +128,10 @@ async def playing(
         ClientError: the server cannot be reached, refuses or closes.
     """
     url += ("&" if "?" in url else "?") + urlencode({"language": language, "endpointing": endpointing})
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        async with connect(url, additional_headers=headers, compression=None, open_timeout=20) as socket:
-            player = Player(socket, frame_s, lag)
-            receiver = asyncio.create_task(player.receive())
-            try:
-                yield player
-            except websockets.exceptions.ConnectionClosed:
-                raise _closed(socket) from None
-            finally:
-                receiver.cancel()
-    except (OSError, websockets.exceptions.InvalidURI, websockets.exceptions.InvalidHandshake) as error:
-        # TimeoutError is an OSError.
-        shown = re.sub(r"token=[^&]*", "token=…", url)
-        raise ClientError(f"No server answers at {shown} ({error}).") from None
-
-
-def _closed(socket: ClientConnection) -> ClientError:
-    reason = f"{socket.close_code} {socket.close_reason}".strip()
-    return ClientError(f"The server closed the connection: {reason}.")
+    async with PlainClient(url, token) as client:
+        player = Player(client, frame_s, lag)
+        receiver = asyncio.create_task(player.receive())
+        try:
+            yield player
+        finally:
+            receiver.cancel()

@@ -1,6 +1,6 @@
 """`bench ttfs`: how long players wait for their text, one player at a time, against a real server process.
 
-Every clip is spoken twice over real sockets, in frames paced in real time.
+Every clip is spoken three times over real sockets, in frames paced in real time.
 
 Flush TTFS. Push-to-talk (`endpointing=off`): the clip, then `flush`, as the player releases the key at the end of
 the clip. From sending `flush` to the arrival of the line. Silence at the end of the clip is sent like the rest
@@ -16,7 +16,13 @@ frame that holds it is handed over up to a frame later, and that wait counts. TT
 pipecat's stt-benchmark calls it (from the end of speech to the last final segment; it takes the end from its live
 Silero VAD less the VAD's `stop_secs`), and "time to final transcript" in Artificial Analysis' AA-WER Streaming
 (from Silero's end of speech to the first final after it). Where a clip gives one line after its end of speech, all
-three are the same. Plain mode has no partials, so their first-partial time has no counterpart here.
+three are the same.
+
+Partials. JSON mode, an open microphone, the clip once more. First partial: from the start of speech (Silero, offline)
+to the first partial with a text. Revisions: words that a partial took back from the one before, and the final from the
+last partial, for each word of the final. Broken promises: words that were called stable and do not stand in the final
+at their place, for each word of the final. Lag: how long after it was spoken a word was called stable, or final if
+that came first; where a word was spoken is not known, so words are taken to be spread evenly over the speech.
 
 An answer that does not come within 30 s counts as infinite: percentiles are by nearest rank over all clips. A clip
 in which Silero finds no speech is left out. CER and WER are those of `stt_core.scoring`, pooled over the clips; the
@@ -37,6 +43,7 @@ split, and does not count.
 import asyncio
 import math
 import random
+import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -49,12 +56,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from local_dev.bench import Clip, read_manifest
-from local_dev.live_client import Lag, Player, clock, playing, room_noise
+from local_dev.live_client import Lag, Player, clock, frames, playing, room_noise
 from local_dev.live_report import Sheet, header, ms, new_figure, percentile, write_report
 from local_dev.live_server import server_under_test
 from stt_core.audio import SAMPLE_RATE, Samples, read_audio, to_s16le
+from stt_core.client import Client
 from stt_core.endpointing import HYSTERESIS
 from stt_core.errors import SettingsError
+from stt_core.messages import Final, Partial
 from stt_core.scoring import Score, score
 from stt_core.vad import WINDOW_SAMPLES, Probabilities, SileroVad
 
@@ -97,6 +106,20 @@ class Trial:
     lines: list[str]
     errors: int
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartialTrial:
+    """The partials of one clip."""
+
+    id: str
+    audio_s: float
+    first_s: float  # from the start of speech; infinite if none came
+    partials: int
+    words: int  # of the finals
+    revised: int
+    broken: int
+    lag_s: float  # mean over the words
 
 
 def speech_spans(probabilities: Probabilities, threshold: float = 0.5) -> Spans:
@@ -186,7 +209,7 @@ def run_ttfs_bench(
     console = console or Console()
     figure, axes = new_figure(2)  # first of all: without matplotlib it is better not to begin
     drawn = random.Random(seed)
-    clips = _choose(data, languages, kinds, limit, max_s, drawn)
+    clips = choose_clips(data, languages, kinds, limit, max_s, drawn)
     vad = SileroVad()
     spoken = [Spoken(clip, samples := read_audio(clip.path), find_speech(samples, vad)) for clip in clips]
     unheard = [each.clip.id for each in spoken if not each.speech]
@@ -216,14 +239,16 @@ def run_ttfs_bench(
         bench = _Bench(server.url, token, frame_ms / 1000, noise_dbfs, seed)
         for each in spoken[:2]:
             asyncio.run(bench.push_to_talk(each, release_ms))  # warm up
-        trials, pauses = [], []
-        pairs = _pairs(spoken, pauses_ms, pause_trials, allowed_pause_ms, drawn)
-        task = progress.add_task("one player", total=repeats * 2 * len(spoken) + len(pairs))
+        trials, pauses, partials = [], [], []
+        pairs = joined_pairs(spoken, pauses_ms, pause_trials, allowed_pause_ms, drawn)
+        task = progress.add_task("one player", total=repeats * 3 * len(spoken) + len(pairs))
         for _ in range(repeats):
             for each in drawn.sample(spoken, len(spoken)):
                 trials.append(asyncio.run(bench.push_to_talk(each, release_ms)))
                 progress.advance(task)
                 trials.append(asyncio.run(bench.open_microphone(each)))
+                progress.advance(task)
+                partials.append(asyncio.run(bench.partials(each)))
                 progress.advance(task)
         for pair, pause_ms in pairs:
             pauses.append((pause_ms, asyncio.run(bench.open_microphone(pair))))
@@ -232,11 +257,13 @@ def run_ttfs_bench(
     result |= {
         "flush": _summary([trial for trial in trials if trial.mode == "flush"]),
         "endpoint": _summary([trial for trial in trials if trial.mode == "endpoint"]),
+        "partials": _partials_summary(partials),
         "cut_off": _cut_offs(trials, pauses, allowed_pause_ms),
         "held_after_speech_s": _median([trial.after_speech_s for trial in trials if trial.mode == "flush"]),
         "no_speech": unheard,
         "client": bench.lag.as_dict(),
         "trials": [asdict(trial) for trial in trials] + [asdict(trial) for _, trial in pauses],
+        "partial_trials": [asdict(trial) for trial in partials],
     }
     _plot(axes, trials)
     about = (__doc__ or "").partition("\n\n")[2]
@@ -288,6 +315,25 @@ class _Bench:
         ttfs_s = lines[-1].arrived_s - (started_s + spoken.speech[-1][1]) if lines else math.inf
         return _trial(spoken, "endpoint", 0.0, ttfs_s if ttfs_s > 0 else math.inf, [line.text for line in lines])
 
+    async def partials(self, spoken: Spoken) -> PartialTrial:
+        heard: list[tuple[float, Partial | Final]] = []
+        pcm = to_s16le(np.concatenate([spoken.samples, self._room[: round(SILENCE_S * SAMPLE_RATE)]]))
+        async with Client(self._url, self._token) as client:
+            await client.start(language=spoken.clip.language, partials=True)
+            started_s = clock()
+            speaker = asyncio.create_task(self._speak(client, pcm, started_s))
+            async for message in client:
+                if isinstance(message, Partial | Final):
+                    heard.append((clock() - started_s, message))
+            await speaker
+        return partial_trial(spoken, heard)
+
+    async def _speak(self, client: Client, pcm: bytes, started_s: float) -> None:
+        for frame, full_s in frames(pcm, self._frame_s):
+            await asyncio.sleep(started_s + full_s - clock())
+            await client.send(frame)
+        await client.end()
+
     async def _speak_on(self, player: Player, samples: Samples, started_s: float) -> None:
         """The clip and then the room, until cancelled."""
         sound = self._room.copy()
@@ -307,7 +353,7 @@ class _Bench:
         )
 
 
-def _choose(
+def choose_clips(
     data: Path,
     languages: Sequence[str],
     kinds: Collection[str],
@@ -327,7 +373,7 @@ def _choose(
     return chosen
 
 
-def _pairs(
+def joined_pairs(
     spoken: Sequence[Spoken], pauses_ms: Sequence[int], trials: int, allowed_pause_ms: int, drawn: random.Random
 ) -> list[tuple[Spoken, int]]:
     """Clips joined with each of the pauses, and the pause."""
@@ -358,6 +404,61 @@ def _trial(spoken: Spoken, mode: str, after_speech_s: float, ttfs_s: float, line
         errors=compared.errors,
         length=compared.length,
     )
+
+
+def partial_trial(spoken: Spoken, heard: Sequence[tuple[float, Partial | Final]]) -> PartialTrial:
+    """What the module header says of these messages; times are seconds since the clip began."""
+    begin_s, end_s = spoken.speech[0][0], spoken.speech[-1][1]
+    final_words = sum(len(message.text.split()) for _, message in heard if isinstance(message, Final))
+    shown: list[str] = []
+    stable: list[str] = []
+    settled_s: list[float] = []  # of every word, in order
+    revised = broken = before = 0
+    for at_s, message in heard:
+        words = message.text.split()
+        revised += len(shown) - _same(shown, words)
+        shown = words
+        if isinstance(message, Partial):
+            stable = message.stable.split()
+        else:
+            broken += len(stable) - _same(stable, words)
+            shown, stable = [], []
+        settled = before + len(words if isinstance(message, Final) else stable)
+        settled_s += [at_s] * (settled - len(settled_s))
+        before += len(words) if isinstance(message, Final) else 0
+    spoken_s = [begin_s + (end_s - begin_s) * (i + 1) / max(1, final_words) for i in range(final_words)]
+    lags = [max(0.0, at_s - said_s) for at_s, said_s in zip(settled_s, spoken_s, strict=False)]
+    firsts = [at_s - begin_s for at_s, message in heard if isinstance(message, Partial) and message.text]
+    return PartialTrial(
+        id=spoken.clip.id,
+        audio_s=round(spoken.audio_s, 3),
+        first_s=round(min(firsts, default=math.inf), 3),
+        partials=sum(isinstance(message, Partial) for _, message in heard),
+        words=final_words,
+        revised=revised,
+        broken=broken,
+        lag_s=round(float(np.mean(lags)), 3) if lags else 0.0,
+    )
+
+
+def _same(before: Sequence[str], after: Sequence[str]) -> int:
+    """How many words both begin with, whatever their punctuation."""
+    bare = [[re.sub(r"\W", "", word).casefold() for word in words] for words in (before, after)]
+    return next((i for i, (a, b) in enumerate(zip(*bare, strict=False)) if a != b), min(map(len, bare)))
+
+
+def _partials_summary(trials: Sequence[PartialTrial]) -> dict[str, Any]:
+    words = max(1, sum(trial.words for trial in trials))
+    firsts = [trial.first_s for trial in trials]
+    return {
+        "n": len(trials),
+        "none": sum(math.isinf(first_s) for first_s in firsts),
+        **{f"first_p{percent}_s": percentile(firsts, percent) for percent in (50, 95)},
+        "partials_per_clip": round(sum(trial.partials for trial in trials) / max(1, len(trials)), 2),
+        "revised_per_word": round(sum(trial.revised for trial in trials) / words, 3),
+        "broken_per_word": round(sum(trial.broken for trial in trials) / words, 3),
+        "lag_s": round(sum(trial.lag_s * trial.words for trial in trials) / words, 3),
+    }
 
 
 def _summary(trials: Sequence[Trial]) -> list[dict[str, Any]]:
@@ -418,6 +519,25 @@ def _sheets(result: dict[str, Any]) -> list[Sheet]:
         ]
         columns = ["length", "n", *(f"p{percent}" for percent in PERCENTILES), "unanswered", "CER/WER"]
         sheets.append(Sheet(name, columns, rows))
+    said = result["partials"]
+    sheets.append(
+        Sheet(
+            "Partials (JSON mode)",
+            ["n", "without", "first p50", "first p95", "a clip", "revised / word", "broken / word", "lag"],
+            [
+                [
+                    str(said["n"]),
+                    str(said["none"]),
+                    ms(said["first_p50_s"]),
+                    ms(said["first_p95_s"]),
+                    str(said["partials_per_clip"]),
+                    f"{said['revised_per_word']:.2f}",
+                    f"{said['broken_per_word']:.3f}",
+                    f"{said['lag_s']:.2f} s",
+                ]
+            ],
+        )
+    )
     cut = result["cut_off"]
     rows = [[row["kind"], *(str(row[key]) for key in ("trials", "split", "counted", "cut"))] for row in cut["kinds"]]
     rate = (

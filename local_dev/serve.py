@@ -2,27 +2,24 @@
 
 import logging
 import os
-import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, DownloadColumn, Progress
 
+from local_dev.edge import Config, EdgeLimits, Server, allow_open_files, be_sparing_with_lines, exit_within
 from stt_core.app import create_app
 from stt_core.engine import WhisperEngine
 from stt_core.errors import ModelError, SettingsError
 from stt_core.settings import Settings, check_exposure
 from stt_core.transcriber import build_engine
 
-MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # Modal's limit; the same everywhere
-SHUTDOWN_S = 3
+OTHER_FILES = 256  # that the process opens besides its connections
+THREADS_S = 1.0  # for a thread to end by itself, once everything else is over
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -51,31 +48,17 @@ def serve(settings: Settings) -> int:
         failure = error
         server.should_exit = True
 
-    server = _Server(
-        uvicorn.Config(
-            create_app(settings, engine, on_load_failed=on_load_failed),
-            log_config=None,
-            log_level="warning",  # uvicorn's own lines would show tokens in URLs
-            access_log=False,
-            ws="websockets-sansio",
-            ws_max_size=MAX_MESSAGE_BYTES,
-            ws_per_message_deflate=False,  # PCM does not compress, and each connection would cost 40 KiB more
-            timeout_graceful_shutdown=SHUTDOWN_S,
-            server_header=False,
-        )
-    )
+    limits = EdgeLimits(max_message_bytes=settings.max_message_bytes, send_timeout_s=settings.send_timeout_s)
+    allow_open_files(limits.max_connections + OTHER_FILES)
+    app = create_app(settings, engine, on_load_failed=on_load_failed)
+    server = Server(Config(app, limits), drain=app.state.server.drain)
     greet(settings, host, port)
     server.run(sockets=[listener])
     if failure:
         raise failure
+    if server.signalled:
+        exit_within(THREADS_S)
     return 0
-
-
-def without_traceback_of_bad_text(record: logging.LogRecord) -> bool:
-    """Text that is not UTF-8 is the client's mistake (close code 1007): one line tells it."""
-    if record.getMessage().startswith("Invalid UTF-8"):
-        record.exc_info = None
-    return True
 
 
 def configure_logging(level: str) -> None:
@@ -87,19 +70,9 @@ def configure_logging(level: str) -> None:
         handler = logging.StreamHandler()
         layout = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(level=level.upper(), format=layout, handlers=[handler])
-    logging.getLogger("uvicorn.error").addFilter(without_traceback_of_bad_text)
+    be_sparing_with_lines()
     for noisy in ("httpx", "huggingface_hub", "faster_whisper", "websockets", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-class _Server(uvicorn.Server):
-    """Exits with 0 when it is told to stop. Stock uvicorn raises the signal again after its clean shutdown."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.handle_exit)
-        yield
 
 
 def available_cores() -> int:

@@ -82,7 +82,7 @@ class Server:
         self._started_s = time.monotonic()
         try:
             await self.vad()
-            await anyio.to_thread.run_sync(self.engine.load)
+            await anyio.to_thread.run_sync(self.engine.load, abandon_on_cancel=True)
         except ModelError as error:
             self._give_up(error, on_load_failed)
             return

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
+from local_dev.edge import Config, EdgeLimits, Server
 from stt_core.app import create_app
 from stt_core.fakes import EnergyVad, FakeEngine
 from stt_core.settings import Settings
@@ -128,10 +127,7 @@ def running_server(*options: str, **variables: str) -> Iterator[ServerProcess]:
 def fake_server(engine: FakeEngine, settings: Settings | None = None) -> Iterator[Address]:
     """The app under uvicorn in a thread of this process, with a fake engine."""
     app = create_app(settings or Settings(), engine, vad=EnergyVad())
-    config = uvicorn.Config(
-        app, port=0, log_config=None, ws="websockets-sansio", timeout_graceful_shutdown=1, lifespan="on"
-    )
-    server = uvicorn.Server(config)
+    server = Server(Config(app, EdgeLimits(shutdown_timeout_s=1)))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
