@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 
 import anyio
-from fastapi import FastAPI, Response, WebSocket
+from fastapi import FastAPI, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
 
-from stt_core import __version__, messages, metrics
+from stt_core import __version__, http_api, messages
 from stt_core.access import forbidden
 from stt_core.connection import Connection
 from stt_core.errors import ModelError
+from stt_core.http_errors import HttpMiddleware, on_http_exception
 from stt_core.metrics import Metrics
 from stt_core.server import Server
 from stt_core.settings import Settings
@@ -41,7 +43,7 @@ def create_app(
         on_load_failed: told, instead of the log, when the model cannot be loaded. The app itself stays up and
             says so.
     """
-    counts = Metrics()
+    counts = Metrics(fallbacks=lambda: engine.counts)
     counts.info(version=__version__, model=engine.model, language=settings.language)
     server = Server(settings, engine, vad, counts)
 
@@ -59,7 +61,7 @@ def create_app(
         lifespan=lifespan,
     )
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    @app.get("/", response_class=HTMLResponse, summary="The web console")
     async def page() -> HTMLResponse:
         return HTMLResponse((files("stt_core") / "web" / "index.html").read_text(encoding="utf-8"))
 
@@ -83,10 +85,6 @@ def create_app(
             return JSONResponse({"status": "loading", **state}, 503)
         return JSONResponse({"status": "ready", **state})
 
-    @app.get("/metrics", summary="What the server counts, for Prometheus", response_class=Response)
-    async def exposition() -> Response:
-        return Response(counts.exposition(), media_type=metrics.CONTENT_TYPE)
-
     @app.get("/asyncapi.json", summary="The WebSocket's messages, in AsyncAPI")
     async def asyncapi() -> JSONResponse:
         return JSONResponse(messages.asyncapi(__version__))
@@ -94,6 +92,11 @@ def create_app(
     @app.get("/messages.schema.json", summary="The WebSocket's messages, in JSON Schema")
     async def schema() -> JSONResponse:
         return JSONResponse(messages.schema())
+
+    @app.get("/ws/audio", include_in_schema=False)
+    async def no_websocket() -> JSONResponse:
+        sentence = "This address speaks WebSocket: connect with ws:// or wss://."
+        return JSONResponse({"message": sentence}, 426, headers={"Upgrade": "websocket"})
 
     @app.websocket("/ws/audio")
     async def ws_audio(socket: WebSocket) -> None:
@@ -104,5 +107,8 @@ def create_app(
         await socket.accept()
         await Connection(server, socket).serve()
 
+    app.include_router(http_api.router(server))
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_middleware(HttpMiddleware, metrics=counts)
     app.state.server = server
     return app

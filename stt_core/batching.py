@@ -3,9 +3,10 @@
 While a batch runs, new requests queue up and become the next batch, so there is no waiting time to tune: an
 idle model never waits for company. `workers` batches run at the same time, each in a thread of its own.
 
-Finals go before second looks at doubtful ones, those before speculative finals, and those before partials; a batch
-holds only one kind, because a final must not wait for the decoding of a guess. Within a kind, sessions take turns:
-a session's second request queues behind everybody's first. A session has one partial waiting at most, the latest.
+Finals go before second looks at doubtful ones, those before speculative finals, those before partials, and those
+before uploaded files; a batch holds only one kind, because a final must not wait for the decoding of a guess. Within a
+kind, sessions take turns: a session's second request queues behind everybody's first. A session has one partial waiting
+at most, the latest.
 
 Whoever no longer wants a result withdraws it: what has not begun never runs. A batch that fails is tried again
 request by request, so that one poisonous utterance fails alone.
@@ -29,6 +30,7 @@ RequestT = TypeVar("RequestT")
 ResultT = TypeVar("ResultT")
 
 SECOND_LOOK_PATIENCE_S = 0.3  # after this a second look makes finals wait, for it has waited before
+UPLOAD_PATIENCE_S = 10.0  # after this a file goes on before guesses and partials, or it never would
 SMOOTHING = 0.1  # of the running mean of what work costs
 
 
@@ -39,6 +41,7 @@ class Priority(IntEnum):
     SECOND_LOOK = 1  # a final whose first transcript was in doubt: slow, so it makes nobody wait
     SPECULATIVE = 2  # will be final if the player stays silent
     PARTIAL = 3
+    UPLOAD = 4  # of a file, whose sender can wait
 
 
 @dataclass(slots=True, eq=False)
@@ -224,8 +227,13 @@ class Batcher(Generic[RequestT, ResultT]):
             return Priority.SECOND_LOOK
         # A guess cannot be stopped: one worker is kept free of them for the finals that may come meanwhile.
         if self._guessing >= max(1, self._workers - 1):
-            kinds -= {Priority.SPECULATIVE, Priority.PARTIAL}
-        return min(kinds, default=None)
+            kinds -= {Priority.SPECULATIVE, Priority.PARTIAL, Priority.UPLOAD}
+        kind = min(kinds, default=None)
+        if kind in (Priority.SPECULATIVE, Priority.PARTIAL) and any(
+            job.priority is Priority.UPLOAD and now_s - job.since_s > UPLOAD_PATIENCE_S for job in self._waiting
+        ):
+            return Priority.UPLOAD
+        return kind
 
     async def _run_batch(self, batch: Sequence[Job[RequestT, ResultT]]) -> None:
         requests = [job.request for job in batch]

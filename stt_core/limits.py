@@ -77,6 +77,21 @@ class Limits(BaseModel):
     send_timeout_s: Annotated[
         float, Field(gt=0, description="A client that takes longer to read a message is cut off, in seconds.")
     ] = 10.0
+    max_upload_bytes: Annotated[
+        int, Field(ge=1024, description="Largest file over HTTP, in bytes; a larger one is answered 413.")
+    ] = 25 * 1024 * 1024
+    max_upload_audio_s: Annotated[
+        float, Field(ge=1, description="Longest file over HTTP, in seconds of audio; a longer one is answered 400.")
+    ] = 1800.0
+    max_uploads: Annotated[
+        int, Field(ge=1, description="Files that are worked on at a time; one more is answered 503.")
+    ] = 64
+    max_uploads_bytes: Annotated[
+        int, Field(ge=1024, description="What they hold in memory together, in bytes; beyond it 503.")
+    ] = 100 * 1024 * 1024
+    upload_timeout_s: Annotated[
+        float, Field(gt=0, description="How long a file may take to arrive, in seconds; else 408.")
+    ] = 120.0
     max_queue_wait_s: Annotated[
         float, Field(gt=0, description="An utterance that would wait longer for the model is refused, in seconds.")
     ] = 30.0

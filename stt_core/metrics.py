@@ -5,7 +5,7 @@ nearly all of its values are there from the start, at zero: whatever clients sen
 and a rate is not missing until the first time. A value outside of its set counts as `other`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, TypeVar, get_args
 
 from prometheus_client import (
@@ -15,9 +15,12 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    Metric,
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from stt_core.batching import Priority
 from stt_core.messages import ErrorCode
@@ -49,15 +52,33 @@ class _Closed(dict[str, MetricT]):
         return self[OTHER]
 
 
+class _Fallbacks(Collector):
+    """What the engine counts itself."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._counts()
+        family = CounterMetricFamily(
+            "stt_fallbacks",
+            "Second looks, by what was wrong with the first, and answers that needed the whole model.",
+            labels=["kind"],
+        )
+        for kind in get_args(Fallback):
+            family.add_metric([kind], counts.get(kind, 0))
+        yield family
+
+
 class Metrics:
     """The metrics of one app.
 
     Args:
         warning_codes: what the audio doctor may say.
-        routes: the paths that the app serves, as they stand in its schema.
+        fallbacks: how often the engine had to do more for an answer, by why; it is asked at every scrape.
     """
 
-    def __init__(self, *, warning_codes: Iterable[str] = (), routes: Iterable[str] = ()) -> None:
+    def __init__(self, *, warning_codes: Iterable[str] = (), fallbacks: Callable[[], Mapping[str, int]] = dict) -> None:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)  # memory, CPU and open files, where the system tells
         self._info = Info("stt", "What runs here: version, model, language.", registry=registry)
@@ -97,19 +118,13 @@ class Metrics:
             buckets=RATIO_BUCKETS,
             registry=registry,
         )
-        self._fallbacks = self._counters(
-            "stt_fallbacks",
-            "Second looks, by what was wrong with the first, and requests that needed the whole model.",
-            kind=get_args(Fallback),
-        )
+        registry.register(_Fallbacks(fallbacks))
         self._errors = self._counters("stt_errors", "Errors that clients were told.", code=get_args(ErrorCode))
         self._warnings = self._counters("stt_warnings", "Warnings about broken audio.", code=tuple(warning_codes))
-        self._http_routes = frozenset(routes)
         self._http_requests = Counter(
             "stt_http_requests", "HTTP requests that were answered.", ["route", "status"], registry=registry
         )
-        for route in (*sorted(self._http_routes), OTHER):
-            self._http_requests.labels(route, "200")
+        self._http_requests.labels(OTHER, OTHER)
 
     def info(self, *, version: str, model: str, language: str) -> None:
         """Say what runs here."""
@@ -161,10 +176,6 @@ class Metrics:
         if audio_s > 0:
             self._real_time_factor.observe(infer_s / audio_s)
 
-    def fallback(self, kind: Fallback) -> None:
-        """The first or the fast answer was not good enough."""
-        self._fallbacks[kind].inc()
-
     def error(self, code: ErrorCode) -> None:
         """A client was told of an error."""
         self._errors[code].inc()
@@ -173,11 +184,9 @@ class Metrics:
         """A client was told what is wrong with its audio."""
         self._warnings[code].inc()
 
-    def http_request(self, route: str | None, status: int) -> None:
-        """A request was answered. `route` is the path in the schema that it matched, if any."""
-        self._http_requests.labels(
-            route if route in self._http_routes else OTHER, str(status) if str(status) in STATUSES else OTHER
-        ).inc()
+    def http_request(self, route: str, status: int) -> None:
+        """A request was answered. `route` is the path in the schema that it matched, or `other`; never the URL."""
+        self._http_requests.labels(route, str(status) if str(status) in STATUSES else OTHER).inc()
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format, whose media type is `CONTENT_TYPE`."""

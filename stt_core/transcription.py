@@ -1,6 +1,6 @@
 """What sessions and engines say to each other. Pure data; neither side knows the other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -99,6 +99,11 @@ class Engine(Protocol):
     model: str  # what it is called on the wire
     workers: int  # calls of `transcribe` that run in parallel
     max_batch_size: int
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often it had to do more for an answer: by each `Doubt`, and `whole_model`."""
+        ...
 
     def load(self) -> None:
         """Load the model; blocking. Raises ModelError with a sentence for the operator."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stt_core.batching import Batcher, Job, Priority
+from stt_core.batching import UPLOAD_PATIENCE_S, Batcher, Job, Priority
 from stt_core.errors import ModelError, Overloaded
 
 pytestmark = pytest.mark.anyio
@@ -270,6 +270,26 @@ async def test_finals_go_before_guesses_and_guesses_before_partials() -> None:
     jobs = [batcher.enqueue(number, session=number, priority=kind) for number, kind in enumerate(kinds)]
 
     assert [[2], [1], [0]] == await order_of(batcher, model, jobs)
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "batches"), [(0.0, [[0], [4], [3], [2], [1]]), (UPLOAD_PATIENCE_S + 1, [[0], [4], [1], [3], [2]])]
+)
+async def test_a_file_goes_after_everybody_but_not_for_ever(waited_s: float, batches: list[list[int]]) -> None:
+    model = Model()
+    model.may_run.clear()
+    batcher = Batcher(model)
+    async with serving(batcher, model):
+        batcher.enqueue(0)
+        await model.is_running(1)
+        kinds = [Priority.UPLOAD, Priority.PARTIAL, Priority.SPECULATIVE, Priority.FINAL]
+        jobs = [batcher.enqueue(number, session=number, priority=kind) for number, kind in enumerate(kinds, 1)]
+        jobs[0].since_s -= waited_s
+        model.may_run.set()
+        for job in jobs:
+            await job.result()
+
+    assert batches == model.batches
 
 
 async def test_a_promoted_guess_is_a_final() -> None:

@@ -1,12 +1,15 @@
 """The documents say what the code does, in both languages."""
 
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from stt_core.messages import CLOSE_CODES
 from stt_core.settings import ENVIRONMENT_PREFIX, Settings
 
 REPOSITORY = Path(__file__).parent.parent
@@ -35,17 +38,16 @@ def test_both_readmes_have_the_same_shape() -> None:
     assert ENGLISH.count("\n- ") == KOREAN.count("\n- ")
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_every_setting_has_its_row(readme: Path, name: str) -> None:
-    default = Settings.model_fields[name].default
-    option, variable = "--" + name.replace("_", "-"), ENVIRONMENT_PREFIX + name.upper()
-    rows = [line for line in readme.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{option}` ")]
+def test_the_settings_in_the_table_are_settings(readme: Path) -> None:
+    rows = re.findall(r"^\| `--([a-z-]+)` \| `(\w+)` \| (.*?) \|", readme.read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert 1 == len(rows)
-    assert f"`{variable}`" in rows[0]
-    if default is not None and not isinstance(default, bool):
-        assert f"`{default}`" in rows[0]
+    assert len(rows) > 5
+    for option, variable, default in rows:
+        name = option.replace("-", "_")
+        value = Settings.model_fields[name].default
+        assert ENVIRONMENT_PREFIX + name.upper() == variable
+        assert value is None or isinstance(value, bool) or f"`{value}`" == default
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
@@ -59,8 +61,9 @@ def test_every_extra_is_named(readme: Path) -> None:
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_every_close_code_is_explained(readme: Path) -> None:
-    source = (REPOSITORY / "stt_core" / "app.py").read_text() + (REPOSITORY / "stt_core" / "session.py").read_text()
-    codes = set(re.findall(r"\b(?:ProtocolError\(\s*|_close\(socket, )(\d{4})", source))
+    sources = [(REPOSITORY / "stt_core" / name).read_text() for name in ("connection.py", "server.py", "session.py")]
+    codes = {code for source in sources for code in re.findall(r"\bProtocolError\(\s*(\d{4})", source)}
+    codes |= {str(code) for code in CLOSE_CODES.values()}
 
     assert codes
     for code in codes:
@@ -72,6 +75,32 @@ def test_the_links_lead_somewhere() -> None:
         prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
         for target in re.findall(r"\]\(([^)#:]+)\)", prose):
             assert (REPOSITORY / target).exists(), target
+
+
+@pytest.mark.model
+def test_the_http_examples_run() -> None:
+    """The line for curl and the one for OpenAI's client, as they stand in docs/http.md."""
+    from servers import running_server
+
+    page = (REPOSITORY / "docs" / "http.md").read_text(encoding="utf-8")
+    [python] = code_blocks(page, "python")
+    [curl] = code_blocks(page, "sh")
+    [printed] = code_blocks(page, "text")
+    assert {python, curl, printed} <= {*code_blocks((REPOSITORY / "docs" / "http.ko.md").read_text(encoding="utf-8"))}
+    with running_server() as server:
+        example = python.replace("http://127.0.0.1:8018", server.http)
+        answer = subprocess.run(
+            [sys.executable, "-X", "utf8", "-c", example],
+            cwd=REPOSITORY,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+        )
+        assert answer.stdout.startswith("엄마 [('엄마', "), answer.stderr
+        if shutil.which("curl"):
+            command = shlex.split(curl.replace("http://127.0.0.1:8018", server.http))
+            answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8", timeout=120)
+            assert printed == answer.stdout + "\n"
 
 
 @pytest.mark.model
