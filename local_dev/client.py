@@ -143,7 +143,6 @@ class Screen:
                 case Partial(text=text, stable=stable):
                     self.draw(Text.assemble(stable, (text[len(stable) :], "dim")))
                 case Final(text=text, timing=timing) if self._finals and text:
-                    self.draw("")
                     self.line(text, timing)
                 case Warning(message=sentence, hint=hint):
                     self.say(f"warning: {sentence} {hint}")
@@ -161,6 +160,7 @@ class Screen:
         """Print a text."""
         if self._as_json:
             return
+        self.draw("")
         if self._out.is_terminal:
             self._out.print(Text.assemble(text, (f"  {timing.ttfs_ms} ms" * self._timed, "dim")))
         else:

@@ -41,7 +41,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from local_dev.bench import read_manifest
-from local_dev.client import ClientError
+from stt_core.client import ClientError
 from local_dev.live_client import Lag, Line, Player, clock, duration_s, playing, room_noise
 from local_dev.live_report import Sheet, header, ms, new_figure, percentile, slope, write_report
 from local_dev.live_server import Server, server_under_test

@@ -132,9 +132,11 @@ class Client(ClientSocket[ServerMessage]):
 
     async def end(self) -> Closed:
         """Finish what is open, then close. Returns the session's totals; what came before them can still be read."""
-        if not await self._say(_message("end")):
-            raise ClientError("There is no connection at present that could be ended.")
-        self._reconnect = False
+        async with self._turn:
+            reconnect, self._reconnect = self._reconnect, False  # whatever ends this connection is the end
+            if not await super()._write(_message("end")):
+                self._reconnect = reconnect
+                raise ClientError("There is no connection at present that could be ended.")
         outcome = await self._outcome()
         if self._closed is None:
             raise outcome
@@ -155,11 +157,11 @@ class Client(ClientSocket[ServerMessage]):
         for answer in [answer for answer, name in self._flushed.items() if name not in self._unanswered]:
             del self._flushed[answer]
             _fail(answer, ClientError("The connection broke, and what was said is lost: say it again."))
-        if not self._push_to_talk and self._options:
-            await super()._write(_message("start", **self._options))
         for kept in [*self._unanswered.values()]:
             for payload in [*kept]:
                 await super()._write(payload)
+        if not self._push_to_talk and self._options:
+            await super()._write(_message("start", **self._options))
 
     def _take(self, text: str) -> None:
         try:

@@ -124,9 +124,9 @@ class ClientSocket(ABC, Generic[MessageT]):
         try:
             await self._socket.send(payload)
         except _websockets().exceptions.ConnectionClosed:
-            if not self._reconnect:
-                raise await self._outcome() from None
-            return False
+            if self._reconnect or asyncio.current_task() is self._reader:
+                return False
+            raise await self._outcome() from None
         return True
 
     async def _outcome(self) -> ClientError:
