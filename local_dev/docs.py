@@ -10,6 +10,7 @@ from typing import Any
 
 from local_dev import edge
 from stt_core import __version__, messages
+from stt_core.diagnosis import CODES
 from stt_core.limits import TOLD, Limits
 from stt_core.metrics import Metrics, describe
 from stt_core.settings import ENVIRONMENT_PREFIX, Settings
@@ -60,7 +61,7 @@ def settings_page() -> str:
             *(f"| `{field.name}` | {_number(field.default)} |" for field in fields(edge.EdgeLimits)),
             "",
             METRICS,
-            describe(Metrics()),
+            describe(Metrics(warning_codes=CODES)),
         ]
     )
 

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from stt_core import __version__, http_api, messages
 from stt_core.access import forbidden
 from stt_core.connection import Connection
+from stt_core.diagnosis import CODES
 from stt_core.errors import ModelError
 from stt_core.http_errors import HttpMiddleware, on_http_exception
 from stt_core.metrics import Metrics
@@ -22,6 +23,8 @@ from stt_core.server import Server
 from stt_core.settings import Settings
 from stt_core.transcription import Engine
 from stt_core.vad import Vad
+
+DENIAL_EXTENSION = "websocket.http.response"  # of the ASGI scope: an answer of one's own instead of a socket
 
 
 def create_app(
@@ -43,7 +46,7 @@ def create_app(
         on_load_failed: told, instead of the log, when the model cannot be loaded. The app itself stays up and
             says so.
     """
-    counts = Metrics(fallbacks=lambda: engine.counts)
+    counts = Metrics(warning_codes=CODES, fallbacks=lambda: engine.counts)
     counts.info(version=__version__, model=engine.model, language=settings.language)
     server = Server(settings, engine, vad, counts)
 
@@ -102,7 +105,10 @@ def create_app(
     async def ws_audio(socket: WebSocket) -> None:
         if (sentence := forbidden(socket.headers, settings)) is not None:
             counts.refused("forbidden_origin")
-            await socket.send_denial_response(JSONResponse({"message": sentence}, 403))
+            if DENIAL_EXTENSION in socket.scope.get("extensions", {}):
+                await socket.send_denial_response(JSONResponse({"message": sentence}, 403))
+            else:  # as on Modal, whose front makes a 403 of it
+                await socket.close()
             return
         await socket.accept()
         await Connection(server, socket).serve()

@@ -16,7 +16,7 @@ KOREAN_FINAL_ENDING = re.compile(r"(요|다|까|죠|줘|자|래|라|야|네|니|
 # A hesitant transcript is a bad witness: cut-off words come with full stops, too.
 CONFIDENT_LOGPROB = -0.6
 # Final endings are also the ends of other words, so without a full stop the model has to be surer.
-VERY_CONFIDENT_LOGPROB = -0.35
+VERY_CONFIDENT_LOGPROB = -0.5
 
 
 def sounds_finished(transcript: Transcript) -> bool:

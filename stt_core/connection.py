@@ -26,6 +26,8 @@ from stt_core import __version__, transcription
 from stt_core.access import accepted_token, offered_tokens
 from stt_core.audio import AudioFormat
 from stt_core.batching import Priority
+from stt_core.checkup import Checkup
+from stt_core.diagnosis import Finding
 from stt_core.errors import AudioError, ModelError, Overloaded, ProtocolError
 from stt_core.event_session import RETRY_AFTER_MS, EventSession
 from stt_core.languages import LANGUAGES
@@ -33,6 +35,7 @@ from stt_core.limits import TokenBucket
 from stt_core.messages import (
     CLOSE_CODES,
     Dropped,
+    Error,
     ErrorCode,
     Final,
     GoingAway,
@@ -41,9 +44,11 @@ from stt_core.messages import (
     ServerMessage,
     Start,
     Status,
+    Warning,
     error_message,
     parse_client_message,
 )
+from stt_core.phrases import PhraseBook, PhraseError, phrase_book
 from stt_core.server import Server, TranscriptionJob
 from stt_core.session import (
     ENDPOINTINGS,
@@ -67,11 +72,13 @@ logger = logging.getLogger(__name__)
 ABORT_EXTENSION = "stt.abort"  # of the ASGI scope: cuts the connection; only our own transport has it
 MESSAGE_COST_BYTES = 64  # what even an empty message costs
 THREAD_BYTES = 32_000  # audio longer than this is windowed in a thread, so that other sockets do not wait
+THREAD_CHARACTERS = 2_000  # text longer than this holds many phrases, whose book takes time to make
 MAX_REASON_BYTES = 123  # of a WebSocket close frame
 CLOSE_TIMEOUT_S = 5.0
 LEAVE_GRACE_S = 5.0  # for the last texts of a session that has grown too old
 
 CODE_OF_CLOSE: Mapping[int, ErrorCode] = {close: code for code, close in CLOSE_CODES.items()}
+CLIENTS_REASONS = ("flush", "message", "end")  # the client chose where the utterance ends
 TASKS = ("transcribe", "translate")
 
 
@@ -114,6 +121,14 @@ class _Flooded:
 
 
 @dataclass(frozen=True, slots=True)
+class _Found:
+    """The doctor has looked at the audio."""
+
+    findings: list[Finding]
+    utterance: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Leave:
     """The server wants this session to end."""
 
@@ -122,7 +137,7 @@ class _Leave:
 
 
 Due = Literal["pause", "token", "idle", "going_away", "session_limit", "left"]
-_Event = _Message | _Result | _Lost | _Failed | _Gone | _Flooded | _Leave | Due
+_Event = _Message | _Result | _Lost | _Failed | _Found | _Gone | _Flooded | _Leave | Due
 
 
 class Connection:
@@ -147,6 +162,8 @@ class Connection:
         client = socket.client
         beyond = client is None or not is_loopback(client.host)  # nobody pays for what this machine says to itself
         self._audio_budget = TokenBucket(settings.audio_rate if beyond else 0, settings.audio_burst_s)
+        self._checkup = Checkup() if settings.doctor else None
+        self._complaints: set[str] = set()  # about the audio, that are in the log
         self._control_budget = TokenBucket(settings.control_rate, settings.control_burst)
 
     async def serve(self) -> None:
@@ -246,7 +263,22 @@ class Connection:
                 decoding=decoding,
                 max_push_to_talk_s=longest_s,
                 failure_text=settings.failure_text,
+                phrases=await self._phrases(),
             )
+
+    async def _phrases(self) -> PhraseBook | None:
+        """In plain mode phrases count only where the matched one is all that is wanted."""
+        phrases = tuple(
+            filter(None, (phrase.strip() for phrase in self._socket.query_params.get("phrases", "").split(",")))
+        )
+        if _choice(self._socket.query_params, "match", ("text", "only"), "text") == "text":
+            return None
+        if not phrases:
+            raise ProtocolError(4400, "match=only needs phrases=, with commas between them")
+        try:
+            return await anyio.to_thread.run_sync(phrase_book, phrases)
+        except PhraseError as error:
+            raise ProtocolError(4400, str(error)) from None
 
     def _ready(self) -> Ready:
         return Ready(
@@ -267,6 +299,7 @@ class Connection:
         """
         failure: Exception | None = None
         async with anyio.create_task_group() as group:
+            self._tasks = group
             group.start_soon(self._read)
             try:
                 failure = await self._handle_events()
@@ -333,6 +366,8 @@ class Connection:
                 return self._session.receive_refusal(number)
             case _Failed(number, error):
                 return self._session.receive_failure(number, error)
+            case _Found(findings, utterance):
+                return self._complain(findings, utterance)
             case _Leave(error, grace_s):
                 return self._leave(error, grace_s)
             case _Flooded():
@@ -345,7 +380,8 @@ class Connection:
                 raise ProtocolError(4408, f"nothing came for {self._settings.idle_timeout_s:.0f} s; send keepalive")
             case "going_away":
                 self._warned = True
-                in_ms = round(1000 * self._settings.going_away_s)
+                left_s = self._began_s + self._settings.session_timeout_s - time.monotonic()
+                in_ms = max(0, round(1000 * left_s))
                 return [Send(GoingAway(reason="session_limit", in_ms=in_ms))] if self._json else ()
             case "session_limit":
                 limit_s = self._settings.session_timeout_s
@@ -396,20 +432,24 @@ class Connection:
     # ---- what comes
 
     async def _receive(self, data: bytes | str, arrived_s: float) -> Iterable[Action]:
-        if not self._authorized:
+        if isinstance(data, str) and len(data.encode()) > self._settings.max_control_bytes:
+            raise ProtocolError(4400, f"a text message may have {self._settings.max_control_bytes} bytes")
+        if not self._authorized and data:
             await self._receive_token(data)
         if isinstance(data, str):
             if not self._control_budget.take(1, arrived_s):
                 raise ProtocolError(4429, "too many text messages; send fewer")
-            if len(data) > self._settings.max_control_bytes:
-                raise ProtocolError(4400, f"a text message may have {self._settings.max_control_bytes} bytes")
-            return self._receive_text(data)
+            if len(data) <= THREAD_CHARACTERS:
+                return self._receive_text(data)
+            return await anyio.to_thread.run_sync(lambda: list(self._receive_text(data)))
         if data:
             self._last_audio_s = arrived_s
         audio_s = self._session.audio_format.duration_s(len(data))
         self._server.metrics.received(audio_s)
         if not self._audio_budget.take(audio_s, arrived_s):
             raise ProtocolError(4429, f"audio comes faster than {self._settings.audio_rate} times real time")
+        if self._checkup and data and self._checkup.push(data, self._session.audio_format, arrived_s):
+            self._examine(None, whole=False)
         if len(data) <= THREAD_BYTES:
             return self._session.receive_bytes(data)
         return await anyio.to_thread.run_sync(lambda: list(self._session.receive_bytes(data)))
@@ -422,8 +462,11 @@ class Connection:
         """
         try:
             start = parse_client_message(data) if isinstance(data, str) else None
-        except MessageError:
+        except MessageError as error:
+            if error.code == "unsupported_format":
+                raise ProtocolError(4415, str(error)) from None
             start = None
+        self._json = self._json or start is not None
         if not isinstance(start, Start) or not start.token:
             raise ProtocolError(4401, "a token is required: 'Authorization: Bearer TOKEN', ?token= or start.token")
         self._check_token([start.token])
@@ -459,8 +502,8 @@ class Connection:
                 self._ask(number, request, Priority.SPECULATIVE if speculative else Priority.FINAL)
                 if not speculative:
                     await self._server.record(utterance.samples)
-            case LookAgain(number, request):
-                self._ask(number, request, Priority.SECOND_LOOK)
+            case LookAgain(number, request, speculative):
+                self._ask(number, request, Priority.SPECULATIVE if speculative else Priority.SECOND_LOOK)
             case Draft(number, request):
                 self._ask(number, request, Priority.PARTIAL)
             case Promote(number, utterance):
@@ -471,9 +514,11 @@ class Connection:
                 if number in self._jobs:
                     self._jobs.pop(number).withdraw()
             case SendText(text, utterance, ttfs_s):
+                sent = await self._send(text)
                 if utterance is not None:
                     self._count(utterance, ttfs_s)
-                return await self._send(text)
+                    self._examine(None, whole=utterance.reason in CLIENTS_REASONS, ended=True)
+                return sent
             case Send(message):
                 return await self._send_message(message)
             case Close():
@@ -486,14 +531,41 @@ class Connection:
         match message:
             case Dropped(from_ms=from_ms, to_ms=to_ms):
                 metrics.dropped((to_ms - from_ms) / 1000)
+            case Error(code=code):
+                metrics.error(code)
             case Final(reason=reason, timing=timing):
                 metrics.utterance(reason, timing.audio_ms / 1000)
                 if timing.audio_ms:
                     metrics.ttfs("flush" if reason == "flush" else "endpoint", timing.ttfs_ms / 1000)
         sent = await self._send(message.to_json())
+        if sent and isinstance(message, Final):
+            self._examine(message.utterance, whole=message.reason in CLIENTS_REASONS, ended=True)
         if sent and isinstance(message, Ready) and not self._server.loaded:
             return await self._send(Status(eta_ms=round(1000 * self._server.eta_s)).to_json())
         return sent
+
+    def _examine(self, utterance: int | None, *, whole: bool, ended: bool = False) -> None:
+        """Have the doctor look at what has come; nobody waits for that."""
+        if self._checkup is not None:
+            self._tasks.start_soon(self._look, self._checkup.look(whole=whole), utterance)
+            if ended:
+                self._checkup.next_utterance()
+
+    async def _look(self, look: Callable[[], list[Finding]], utterance: int | None) -> None:
+        self._send_event.send_nowait(_Found(await anyio.to_thread.run_sync(look), utterance))
+
+    def _complain(self, findings: list[Finding], utterance: int | None) -> Iterable[Action]:
+        """Say what is wrong with the audio: JSON clients in a message, all others in the log, once a session."""
+        assert self._checkup is not None
+        for finding in self._checkup.news(findings):
+            self._server.metrics.warning(finding.code)
+            if self._json:
+                korean = self._session.decoding.language == "ko"
+                message, hint = (finding.message_ko, finding.hint_ko) if korean else (finding.message, finding.hint)
+                yield Send(Warning(utterance=utterance, code=finding.code, message=message, hint=hint))
+            elif finding.code not in self._complaints:
+                self._complaints.add(finding.code)
+                logger.warning("Session %s: %s %s", self._id, finding.message, finding.hint)
 
     def _count(self, utterance: Utterance, ttfs_s: float) -> None:
         metrics = self._server.metrics

@@ -30,7 +30,7 @@ class EndpointingOptions:
 
     threshold: float = 0.5  # speech probability above which a window is speech
     min_speech_duration_ms: int = 64  # a shorter burst is a click, not speech
-    min_silence_duration_ms: int = 384  # a shorter pause never ends the utterance
+    min_silence_duration_ms: int = 448  # a shorter pause never ends the utterance
     max_silence_duration_ms: int = 800  # a longer one always does; between the two it depends on what was said
     speech_pad_ms: int = 500  # audio kept before the speech, whose quiet beginning the detector may miss
     speech_tail_ms: int = 96  # audio kept after the speech

@@ -15,7 +15,7 @@ Positions are samples of the session's audio at 16 kHz; the wire has millisecond
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from stt_core.audio import SAMPLE_RATE, AudioFormat, PcmDecoder
@@ -46,6 +46,7 @@ from stt_core.messages import (
 )
 from stt_core.messages import Timing as WireTiming
 from stt_core.partials import Partials
+from stt_core.phrases import PhraseBook, PhraseError, phrase_book
 from stt_core.session import (
     IDLE_S,
     MAX_PUSH_TO_TALK_S,
@@ -64,7 +65,6 @@ from stt_core.utterances import Started, Utterance
 from stt_core.vad import Vad
 
 RETRY_AFTER_MS = 2000  # what an overloaded server asks for
-Matcher = Callable[[str], Match | None]
 
 
 @dataclass(slots=True)
@@ -73,8 +73,7 @@ class _Named(Asked):
 
     utterance_number: int = 0
     id: str | None = None
-    offset: int = 0  # from the stream's positions to the session's
-    matcher: Matcher | None = None
+    book: PhraseBook | None = None
     cancelled: bool = False
     lost: bool = False
 
@@ -85,7 +84,6 @@ class EventSession(Session):
     Args:
         ready: the `ready` message; the session fills in language and format.
         endpointing: for every `start` that does not say.
-        match_phrases: makes a matcher of phrases.
     """
 
     def __init__(
@@ -98,7 +96,6 @@ class EventSession(Session):
         endpointing: Endpointing = "auto",
         decoding: Decoding | None = None,
         max_push_to_talk_s: float = MAX_PUSH_TO_TALK_S,
-        match_phrases: Callable[[list[str]], Matcher] | None = None,
     ) -> None:
         super().__init__(
             audio_format,
@@ -110,13 +107,12 @@ class EventSession(Session):
         )
         self._ready = ready
         self._default_endpointing = endpointing
-        self._match_phrases = match_phrases
-        self._matcher: Matcher | None = None
+        self.endpointing = "off" if endpointing == "off" else "on"
+        self._book: PhraseBook | None = None
         self._push_to_talk = False
         self._id: str | None = None
         self._listening = True  # push-to-talk: between `start` and `flush`
-        self._offset = 0  # samples that were not listened to: from the stream's positions to the session's
-        self._unheard = 0  # of them, since the client was last told
+        self._unheard = 0  # samples that were not listened to, since the client was last told
         self._utterance = 0  # number of the last utterance
         self._speaking = False  # whether it is being said
         self._wants_partials = False
@@ -126,13 +122,12 @@ class EventSession(Session):
         self._last_message_s = 0.0
         self._greeted = False
         self._over = False  # `end` has come
+        self._closed = False  # and has been answered
         self._finals = 0
-        self._spoken = self._cancelled = self._dropped = 0  # samples
+        self._cancelled = self._dropped = 0  # samples
 
     @classmethod
-    def taking_over(
-        cls, plain: PlainSession, ready: Ready, match_phrases: Callable[[list[str]], Matcher] | None = None
-    ) -> tuple["EventSession", list[Action]]:
+    def taking_over(cls, plain: PlainSession, ready: Ready) -> tuple["EventSession", list[Action]]:
         """A session that goes on where a plain one was when its client first spoke JSON."""
         actions = list(plain.release_held())
         session = cls(
@@ -143,18 +138,15 @@ class EventSession(Session):
             endpointing=plain.endpointing,
             decoding=plain.decoding,
             max_push_to_talk_s=plain._max_push_to_talk_s,
-            match_phrases=match_phrases,
         )
         session.now_s = plain.now_s
-        for name in ("_decoder", "_stream", "_numbers", "_guess", "_arrivals"):
+        for name in ("_decoder", "_stream", "_numbers", "_guess", "_arrivals", "_offset", "_spoken"):
             setattr(session, name, getattr(plain, name))
         for asked in plain._waiting.values():
             session._utterance += 1
             session._waiting[asked.number] = session._named(asked)
         session._pausing = False
-        if session._stream.holds_speech:
-            session._utterance += 1
-            session._speaking = True
+        session._stream.announce_again()
         return session, actions
 
     @property
@@ -186,7 +178,9 @@ class EventSession(Session):
     def receive_bytes(self, data: bytes) -> Iterator[Action]:
         if not data or self._over:
             return
-        self._pausing = False
+        if self._pausing:
+            self._pausing = False
+            self._decoder.reset()  # a stray byte from before the pause would misalign all that follows
         self._last_message_s = self._decoder.format.duration_s(len(data))
         if not self._listening:
             count = len(self._decoder.decode(data))
@@ -226,7 +220,7 @@ class EventSession(Session):
             case Cancel(id=name):
                 yield from self._cancel(name)
             case Configure():
-                self._configure(message)
+                yield from self._configure(message)
             case Keepalive():
                 pass
             case End():
@@ -271,10 +265,6 @@ class EventSession(Session):
 
     def _start(self, start: Start) -> Iterator[Action]:
         declared = declared_format(start, self._decoder.format)
-        self._configure(start)
-        if declared != self._decoder.format or not self._greeted:
-            self._decoder = PcmDecoder(declared)
-            yield self.greet()
         push_to_talk = start.id is not None
         endpointing = start.endpointing or self._default_endpointing
         if endpointing == "auto":
@@ -284,21 +274,32 @@ class EventSession(Session):
             self._id,
             self.endpointing,
         )
+        ended = () if goes_on else list(self.finalise())  # as it was spoken: before anything changes
+        yield from self._configure(start)
+        if declared != self._decoder.format or not self._greeted:
+            self._decoder = PcmDecoder(declared)
+            yield self.greet()
+        yield from ended
         if not goes_on:
-            yield from self.finalise()
             self._push_to_talk, self._listening, self._id = push_to_talk, True, start.id
             self.endpointing = endpointing
             self._stream.listen(self._options_for(push_to_talk), endpointing=endpointing != "off")
 
-    def _configure(self, vocabulary: Vocabulary) -> None:
+    def _configure(self, vocabulary: Vocabulary) -> Iterator[Action]:
         changes = {
             name: value for name in ("language", "task", "hotwords") if (value := getattr(vocabulary, name)) is not None
         }
-        self.decoding = replace(self.decoding, **changes)
+        decoding = replace(self.decoding, **changes)
+        if decoding != self.decoding:
+            self.decoding = decoding
+            yield from self._withdraw_guess()  # it was decoded as before
         if vocabulary.partials is not None:
             self._wants_partials = vocabulary.partials
-        if vocabulary.phrases is not None and self._match_phrases is not None:
-            self._matcher = self._match_phrases(vocabulary.phrases) if vocabulary.phrases else None
+        if vocabulary.phrases is not None:
+            try:
+                self._book = phrase_book(tuple(vocabulary.phrases)) if vocabulary.phrases else None
+            except PhraseError as error:
+                yield Send(error_message("bad_message", str(error), close=False))
 
     def _flush(self, name: str | None) -> Iterator[Action]:
         yield from self._tell_unheard()
@@ -311,7 +312,7 @@ class EventSession(Session):
     def _cancel(self, name: str | None) -> Iterator[Action]:
         if name is not None and name != self._id:
             for asked in list(self._waiting.values()):
-                if isinstance(asked, _Named) and asked.id == name and asked.transcript is None:
+                if isinstance(asked, _Named) and asked.id == name:
                     asked.cancelled = True
                     asked.transcript = Transcript("", asked.decoding.language)
                     yield Withdraw(asked.number)
@@ -363,10 +364,11 @@ class EventSession(Session):
             asked.since_s,
             asked.transcript,
             asked.timing,
+            asked.first,
+            asked.offset,
             utterance_number=self._utterance,
             id=self._id,
-            offset=self._offset,
-            matcher=self._matcher,
+            book=self._book,
         )
 
     def _answer(self, asked: Asked, transcript: Transcript) -> Iterator[Action]:
@@ -389,7 +391,7 @@ class EventSession(Session):
                 confidence=_confidence(transcript),
                 start_ms=_ms(utterance.start_samples + asked.offset),
                 end_ms=_ms(utterance.end_samples + asked.offset),
-                match=asked.matcher(transcript.text) if asked.matcher and transcript.text else None,
+                match=_match(asked.book, transcript.text),
                 timing=WireTiming(
                     audio_ms=_ms(heard),
                     queue_ms=round(1000 * asked.timing.queue_s),
@@ -423,7 +425,8 @@ class EventSession(Session):
             self._unheard = 0
 
     def _close_when_settled(self) -> Iterator[Action]:
-        if self._over and self.settled:
+        if self._over and self.settled and not self._closed:
+            self._closed = True
             silence = self.position - self._spoken - self._cancelled - self._dropped
             yield Send(
                 Closed(
@@ -457,6 +460,20 @@ class EventSession(Session):
         if self._partials is not None and (shown := self._partials.take(transcript.text, self.position)) is not None:
             text, stable = shown
             yield Send(Partial(utterance=self._utterance, text=text, stable=stable))
+
+
+def _match(book: PhraseBook | None, text: str) -> Match | None:
+    """What the phrases make of a text, for the wire."""
+    if book is None or not text or (found := book.match(text)) is None:
+        return None
+    runner_up, runner_up_score = found.runner_up or (None, None)
+    return Match(
+        phrase=found.phrase,
+        score=round(found.score, 3),
+        accepted=found.accepted,
+        runner_up=runner_up,
+        runner_up_score=None if runner_up_score is None else round(runner_up_score, 3),
+    )
 
 
 def _ms(samples: int) -> int:

@@ -26,12 +26,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from stt_core.audio import CHANNELS, SAMPLE_RATE, SAMPLE_RATES_HZ, AudioFormat, Encoding
 from stt_core.errors import SttError
 from stt_core.languages import LANGUAGES
+from stt_core.phrases import MAX_PHRASE_CHARS, MAX_PHRASES
 from stt_core.transcription import Task
 
 PROTOCOL = 1
 MAX_ID_CHARACTERS = 64
-MAX_PHRASES = 1000
-MAX_PHRASE_CHARACTERS = 100
 MAX_HOTWORDS_CHARACTERS = 500
 MAX_ERROR_CHARACTERS = 300
 FORMAT_FIELDS = ("sample_rate", "channels", "encoding")
@@ -95,7 +94,7 @@ Language = Annotated[
     AfterValidator(_check_language),
     Field(description="A Whisper code such as `ko` or `en`, or `auto`."),
 ]
-Phrase = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PHRASE_CHARACTERS)]
+Phrase = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PHRASE_CHARS)]
 Phrases = Annotated[
     list[Phrase],
     Field(max_length=MAX_PHRASES, description="What the game hopes to hear; a `final` says which of them was meant."),
@@ -377,7 +376,8 @@ def _sentence(detail: ErrorDetails) -> str:
         kinds = ", ".join(message.model_fields["type"].default for message in CLIENT_MESSAGES)
         return f"type must be one of {kinds}, not {_type_of(detail['input'])!r:.40}"
     message, *path = (str(part) for part in detail["loc"])
-    return f"{message}.{'.'.join(path)}: {detail['msg']}, not {came}"
+    sentence = f"{message}.{'.'.join(path)}: {detail['msg']}"
+    return sentence if path == ["token"] else f"{sentence}, not {came}"
 
 
 def _type_of(message: Any) -> Any:

@@ -48,7 +48,7 @@ class Partials:
         kept = len(self._stable)
         agreed = self._agreed(words)
         if agreed > kept:
-            self._stable = words[:agreed]
+            self._stable += words[kept:agreed]
         self._words = words
         shown = [*self._stable, *words[len(self._stable) :]]
         return (" ".join(shown), " ".join(self._stable)) if shown else None

@@ -22,6 +22,7 @@ from stt_core.vad import SileroVad, Vad
 logger = logging.getLogger(__name__)
 
 MAX_BATCH_S = 40.0  # of speech: nobody's command waits for several people's long recordings
+CLIENTS_SHARE = 0.9  # of the time to leave in; the rest is for their goodbyes
 WARM_UP_S = 5.0  # what loading takes, for whoever asks before it is done
 
 TranscriptionJob = Job[transcription.Request, Transcript]
@@ -140,11 +141,13 @@ class Server:
 
         Returns when the last one has left, or after `grace_s`.
         """
+        if self.draining:
+            return
         self.draining = True
         self.metrics.ready(False)
         self._left = anyio.Event()
         for client in list(self._clients):
-            client.leave(ProtocolError(1012, "the server restarts; connect again"), grace_s)
+            client.leave(ProtocolError(1012, "the server restarts; connect again"), CLIENTS_SHARE * grace_s)
         if self._clients:
             with anyio.move_on_after(grace_s):
                 await self._left.wait()

@@ -20,8 +20,8 @@ all before it are there.
 
 When the player falls silent the utterance is transcribed on speculation. If silence lasts, or the key is released,
 that request becomes the final one (`Promote`) and its text may be there already; if speech goes on, it is withdrawn.
-A text that sounds finished ends the utterance sooner. Doubtful text gets a second look (`LookAgain`), which is slow,
-only once it is final.
+A text that sounds finished ends the utterance sooner. Doubtful text gets a second look (`LookAgain`), which is slow:
+that, too, begins while the silence lasts.
 """
 
 from abc import ABC, abstractmethod
@@ -36,6 +36,7 @@ from stt_core.completeness import sounds_finished
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ProtocolError, SttError
 from stt_core.messages import ServerMessage
+from stt_core.phrases import PhraseBook
 from stt_core.transcription import Decoding, Request, Timing, Transcript
 from stt_core.utterances import Paused, Reason, Resumed, Started, Utterance, UtteranceStream, whole_utterance
 from stt_core.vad import GatedVad, Vad
@@ -80,10 +81,11 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class LookAgain:
-    """The transcript of this final is in doubt: have its utterance looked at again."""
+    """The transcript of this utterance is in doubt: have it looked at again."""
 
     number: int
     request: Request
+    speculative: bool = False  # nobody waits for it yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Asked:
     since_s: float = 0.0  # the adapter's time from which a player waits for the text
     transcript: Transcript | None = None  # the engine's answer
     timing: Timing = field(default_factory=Timing)
+    first: Transcript | None = None  # a doubtful one, which gets a second look
+    offset: int = 0  # from the stream's positions to the session's
 
 
 class Session(ABC):
@@ -168,6 +172,8 @@ class Session(ABC):
         self._waiting: dict[int, Asked] = {}  # finals that have not been answered, in order
         self._guess: Asked | None = None  # the utterance that is being transcribed on speculation
         self._arrivals: deque[tuple[int, float]] = deque(maxlen=ARRIVALS)  # position after a message, and its time
+        self._offset = 0  # samples that did not pass through the stream
+        self._spoken = 0  # samples that were answered
 
     @property
     @abstractmethod
@@ -218,16 +224,18 @@ class Session(ABC):
 
     def receive_transcript(self, number: int, transcript: Transcript, timing: Timing | None = None) -> Iterator[Action]:
         """Take the engine's answer; yield what need not wait any longer."""
-        asked = self._guess if self._guess is not None and self._guess.number == number else self._waiting.get(number)
+        asked = self._guess if self._guess is not None and self._guess.number == number else self._awaited(number)
         if asked is None:  # withdrawn while the answer was on its way
             return
         asked.timing += timing or Timing()
-        if asked is self._guess:
+        if transcript.doubt:
+            asked.first = transcript
+            request = asked.decoding.request(asked.utterance.samples, first=transcript)
+            yield LookAgain(number, request, speculative=asked is self._guess)
+        elif asked is self._guess:
             asked.transcript = transcript
             yield from self._guessed(transcript)
             yield from self._end_if_finished()
-        elif transcript.doubt:
-            yield LookAgain(number, asked.decoding.request(asked.utterance.samples, first=transcript))
         else:
             asked.transcript = transcript
             yield from self._answer_in_order()
@@ -235,8 +243,10 @@ class Session(ABC):
     def receive_refusal(self, number: int) -> Iterator[Action]:
         """The speculative request with this number came to nothing: its utterance is asked for if it is final."""
         if self._guess is not None and self._guess.number == number:
-            self._guess = None
-        elif (asked := self._waiting.get(number)) is not None:
+            self._guess.transcript = self._guess.first  # only the second look is lost: it is asked for again
+            if self._guess.first is None:
+                self._guess = None
+        elif (asked := self._awaited(number)) is not None:
             yield self._transcribe(asked)
 
     def receive_failure(self, number: int, error: Exception) -> Iterator[Action]:
@@ -245,8 +255,18 @@ class Session(ABC):
         Raises:
             SttError: the session cannot go on.
         """
-        if (asked := self._waiting.get(number)) is not None:
+        if (asked := self._awaited(number)) is None:
+            return
+        if asked.first is None:
             yield from self._failed(asked, error)
+        else:  # only the second look is lost
+            asked.transcript = asked.first
+            yield from self._answer_in_order()
+
+    def _awaited(self, number: int) -> Asked | None:
+        """The final that waits for the result of this request."""
+        asked = self._waiting.get(number)
+        return asked if asked is not None and asked.transcript is None else None
 
     def _options_for(self, push_to_talk: bool) -> EndpointingOptions:
         longest_s = self._max_push_to_talk_s if push_to_talk else self._options.max_speech_duration_s
@@ -337,8 +357,10 @@ class Session(ABC):
         """The utterance as a request, the one that is under way if there is one."""
         guess = self._guess
         if guess is not None and guess.utterance.samples is utterance.samples:
-            return Asked(guess.number, utterance, guess.decoding, timing=guess.timing)
-        return Asked(next(self._numbers), utterance, self.decoding)
+            return Asked(
+                guess.number, utterance, guess.decoding, timing=guess.timing, first=guess.first, offset=self._offset
+            )
+        return Asked(next(self._numbers), utterance, self.decoding, offset=self._offset)
 
     def _arrival_s(self, position_samples: int) -> float:
         """When the audio at this position came."""
@@ -353,6 +375,7 @@ class PlainSession(Session):
 
     Args:
         failure_text: the line for an utterance in which nothing was understood.
+        phrases: answer with the one that was meant, instead of the text.
     """
 
     def __init__(
@@ -365,6 +388,7 @@ class PlainSession(Session):
         decoding: Decoding | None = None,
         max_push_to_talk_s: float = MAX_PUSH_TO_TALK_S,
         failure_text: str = "인식 실패",
+        phrases: PhraseBook | None = None,
     ) -> None:
         super().__init__(
             audio_format,
@@ -375,6 +399,7 @@ class PlainSession(Session):
             max_push_to_talk_s=max_push_to_talk_s,
         )
         self._failure_text = failure_text
+        self._phrases = phrases
         self._pausing = True  # no audio has come for a while, or ever
         self._between = True  # the next message may be a whole utterance, however short
         self._held: bytes | None = None  # such a message, until another one follows it
@@ -447,8 +472,13 @@ class PlainSession(Session):
         yield from super()._ended(utterance)
 
     def _answer(self, asked: Asked, transcript: Transcript) -> Iterator[Action]:
+        self._spoken += len(asked.utterance.samples)
         must_answer = asked.utterance.reason in ALWAYS_ANSWERED
-        if text := transcript.text or (self._failure_text if must_answer else ""):
+        text = transcript.text
+        if self._phrases is not None:
+            match = self._phrases.match(text)
+            text = match.phrase if match is not None and match.accepted else ""
+        if text := text or (self._failure_text if must_answer else ""):
             yield SendText(text, asked.utterance, self.now_s - asked.since_s)
 
     def _failed(self, asked: Asked, error: Exception) -> Iterator[Action]:
@@ -473,5 +503,13 @@ class PlainSession(Session):
         self._between = True
 
     def _transcribe_whole(self, samples: Samples) -> Iterator[Action]:
-        yield from self._finish(whole_utterance(samples, self._vad, self._options))
+        utterance, here = whole_utterance(samples, self._vad, self._options), self._stream.position_samples
+        yield from self._finish(
+            replace(
+                utterance,
+                start_samples=here + utterance.start_samples,
+                speech_end_samples=here + utterance.speech_end_samples,
+            )
+        )
+        self._offset += len(samples)
         self._unanswered = self._endpoint_answered = False

@@ -7,7 +7,7 @@ environment by itself.
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -55,6 +55,10 @@ class Settings(Limits):
     debug_audio: Annotated[
         Path | None, Field(description="Write each utterance as debug_XXXX.wav into this folder.")
     ] = None
+    doctor: Annotated[
+        bool,
+        Field(description="Look at the audio of clients and say what is wrong with it: `warning` messages, log lines."),
+    ] = True
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where the model runs.")] = "auto"
     compute_type: Annotated[
         str, Field(description="CTranslate2's compute type; `auto` is int8 on a CPU, float16 on a GPU.")
@@ -79,7 +83,7 @@ class Settings(Limits):
     ] = 0.5
     min_silence_duration_ms: Annotated[
         int, Field(ge=100, le=5000, description="A shorter pause never ends an utterance, in ms.")
-    ] = 384
+    ] = 448
     max_silence_duration_ms: Annotated[
         int,
         Field(ge=100, le=5000, description="A longer pause always does; between the two the words decide, in ms."),
@@ -120,7 +124,7 @@ class Settings(Limits):
         return tuple(self.token.get_secret_value().split(",")) if self.token else ()
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str], **overrides: object) -> "Settings":
+    def from_environment(cls, environment: Mapping[str, str], **overrides: object) -> Self:
         """Settings from `STT_*` variables; `overrides` that are not None win.
 
         An empty variable counts as unset, because Windows and compose files cannot unset one.

@@ -92,6 +92,7 @@ class UtteranceStream:
         self._windows: list[Samples] = []  # kept audio
         self._first = 0  # the number of the first kept window, as the endpointer counts them
         self._speech: tuple[int, int] | None = None  # the open speech: its first window and the one after its last
+        self._likely_end = 0  # the window after the last one that was likely speech
         self._announced = False  # whether `Started` has been said of it
         self._pause: Utterance | None = None  # the open speech, handed out on speculation
 
@@ -139,7 +140,7 @@ class UtteranceStream:
     @property
     def silence_ms(self) -> float:
         """How long nothing like speech has followed the open speech."""
-        return 0 if self._speech is None else (self._endpointer.position - self._speech[1]) * WINDOW_MS
+        return 0 if self._speech is None else (self._endpointer.position - self._likely_end) * WINDOW_MS
 
     def end(self) -> Utterance:
         """End the open speech here, although the endpointer is not sure yet. The audio after it is kept."""
@@ -153,6 +154,10 @@ class UtteranceStream:
             return NOTHING
         start = max(0, self._speech[0] - self._options.pad_windows - self._first)
         return np.concatenate([*self._windows[start:], self._rest])
+
+    def announce_again(self) -> None:
+        """Say once more that the open speech has begun: to somebody who has not been told."""
+        self._announced = False
 
     def discard(self) -> tuple[int, int]:
         """Throw away what is open. Returns the positions between which the audio was thrown away."""
@@ -187,6 +192,8 @@ class UtteranceStream:
             self._speech = self._endpointer.start, number + 1
         elif self._speech is not None and probability >= FAINT_PROBABILITY:
             self._speech = self._speech[0], number + 1
+        if probability >= self._options.neg_threshold:
+            self._likely_end = number + 1
         if self._speech is None:  # before it only the pad is worth keeping, and what may turn out to start it
             keep = self._options.pad_windows + self._options.min_speech_windows
             self._drop(max(0, len(self._windows) - keep))

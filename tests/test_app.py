@@ -41,7 +41,12 @@ SHORT_WORD = s16le(tone(seconds(10)))  # 320 ms
 def client_of(
     engine: FakeEngine, *, on_load_failed: Callable[[ModelError], None] | None = None, **settings: object
 ) -> Iterator[TestClient]:
-    app = create_app(Settings.from_environment({}, **settings), engine, vad=EnergyVad(), on_load_failed=on_load_failed)
+    app = create_app(
+        Settings.from_environment({}, **{"doctor": False, **settings}),
+        engine,
+        vad=EnergyVad(),
+        on_load_failed=on_load_failed,
+    )
     with TestClient(app) as client:
         try:
             yield client

@@ -65,6 +65,8 @@ def importers(package: str) -> set[str]:
         ("ctranslate2", {"engine"}),
         ("huggingface_hub", {"models"}),
         ("onnxruntime", {"vad"}),
+        ("websockets", {"client_socket"}),
+        ("jellyfish", {"phrases"}),
         ("uvicorn", set()),
         ("modal", set()),
         ("local_dev", set()),

@@ -17,7 +17,7 @@ from stt_core.transcription import Transcript
         ("지금 우리나라는", "ko", -0.2, False),
         ("처음부터 지금까지", "ko", -0.2, False),
         ("소화가 더 안 되고", "ko", -0.2, False),
-        ("문을 열어 줘", "ko", -0.5, False),  # no full stop, and not sure
+        ("문을 열어 줘", "ko", -0.55, False),  # no full stop, and not sure
         ("이런 거 하는?", "ko", -0.64, False),  # a full stop, but a bad witness
         ("정답은...", "ko", -0.2, False),
         ("Open the gate.", "en", -0.3, True),

@@ -697,17 +697,39 @@ def test_a_doubtful_final_is_looked_at_again_before_it_is_answered():
     assert [SendText("엄마")] == list(session.receive_transcript(asked.number, Transcript("엄마", "ko")))
 
 
-def test_a_doubtful_guess_is_looked_at_again_only_when_it_is_final():
+def test_a_doubtful_guess_is_looked_at_again_while_the_silence_lasts():
     session = plain("off")
     [guess] = carried_out(session, WORD + s16le(silence(0.3)))
-    assert [] == list(session.receive_transcript(guess.number, Transcript("어", "ko", doubt="weak")))
+    [again] = session.receive_transcript(guess.number, Transcript("어", "ko", doubt="weak"))
+    assert isinstance(again, LookAgain) and (guess.number, True) == (again.number, again.speculative)
 
-    promote, again = session.receive_text("flush")
-    assert (Promote, LookAgain) == (type(promote), type(again))
+    assert [] == list(session.receive_transcript(guess.number, Transcript("엄마", "ko")))
+    assert [SendText("엄마")] == [a for a in session.receive_text("flush") if isinstance(a, SendText)]
+
+
+def test_a_second_look_that_is_under_way_when_the_key_is_released_answers_it():
+    session = plain("off")
+    [guess] = carried_out(session, WORD + s16le(silence(0.3)))
+    list(session.receive_transcript(guess.number, Transcript("어", "ko", doubt="weak")))
+
+    [promote] = session.receive_text("flush")
+    assert isinstance(promote, Promote)
+    assert [SendText("엄마")] == list(session.receive_transcript(guess.number, Transcript("엄마", "ko")))
+
+
+def test_a_second_look_that_was_refused_is_asked_for_again_when_the_utterance_is_final():
+    session = plain("off")
+    [guess] = carried_out(session, WORD + s16le(silence(0.3)))
+    list(session.receive_transcript(guess.number, Transcript("어", "ko", doubt="weak")))
+    assert [] == list(session.receive_refusal(guess.number))
+
+    _, again = session.receive_text("flush")
+    assert isinstance(again, LookAgain) and not again.speculative
 
 
 def test_doubtful_words_do_not_end_an_utterance_however_finished_they_sound():
     session = plain("on")
     [guess] = carried_out(session, WORD + s16le(silence(0.3)))
 
-    assert [] == list(session.receive_transcript(guess.number, Transcript("끝.", "ko", doubt="sparse")))
+    [again] = session.receive_transcript(guess.number, Transcript("끝.", "ko", doubt="sparse"))
+    assert isinstance(again, LookAgain)
