@@ -92,6 +92,11 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--seed", type=int, help="default: 0")
     plan.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
 
+    smoke = commands.add_parser("smoke", help="whether a deployed server does what a game needs")
+    smoke.add_argument("url", help="wss://HOST/ws/audio, or the address that modal deploy prints")
+    smoke.add_argument("--token", default=os.environ.get("STT_TOKEN"), help="the server's token [STT_TOKEN]")
+    smoke.add_argument("--hold", metavar="TIME", default="0s", help="also hold a socket open so long: 90s, 6m, 1h")
+
     doctor = commands.add_parser(
         "doctor", help="say what is wrong with a recording", argument_default=argparse.SUPPRESS
     )
@@ -231,6 +236,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_client(**arguments)
         if command == "bench":
             return run_bench(arguments.pop("bench"), **arguments)
+        if command == "smoke":
+            from local_dev.smoke import duration_s, run_smoke
+
+            return run_smoke(arguments["url"], arguments["token"], duration_s(arguments["hold"]))
         if command == "doctor":
             from local_dev.doctor import run_doctor
 

