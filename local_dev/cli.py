@@ -129,10 +129,17 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     common.add_argument("--seed", type=int, help="of everything random; default: 0")
 
     engine = benches.add_parser(
-        "engine", parents=[common], help="CER and time against stock faster-whisper, on the same clips"
+        "engine",
+        parents=[common],
+        argument_default=argparse.SUPPRESS,
+        help="CER and time against stock faster-whisper, on the same clips",
     )
     engine.add_argument("--model", default="base", help="default: %(default)s")
     engine.add_argument("--language", default=None, help="only clips of this language")
+    engine.add_argument("--beam-size", type=int, help="of both systems; default: 5")
+    engine.add_argument(
+        "--study", action="store_true", help="the curves behind the engine's defaults, and where its time goes"
+    )
 
     live = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, parents=[common])
     live.add_argument("--url", help="a running server; otherwise one is started")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from stt_core.audio import Samples
-from stt_core.transcription import Request, Transcript
+from stt_core.audio import SAMPLE_RATE, Samples
+from stt_core.transcription import Request, Segment, Transcript, Word
 from stt_core.vad import Probabilities, VadStream
 
 
@@ -51,6 +51,7 @@ class FakeEngine:
         self.may_load.set()
         self.load_error: Exception | None = None
         self.batches: list[list[Request]] = []
+        self.counts = {"looped": 0, "weak": 0, "sparse": 0, "whole_model": 0}
 
     def load(self) -> None:
         self.may_load.wait(timeout=60)
@@ -60,4 +61,15 @@ class FakeEngine:
     def transcribe(self, requests: Sequence[Request]) -> list[Transcript]:
         self.batches.append(list(requests))
         time.sleep(self._delay_s)
-        return [Transcript(self._text(request), request.language) for request in requests]
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Transcript:
+        """Where times are asked for, one segment for all of it, and its words of equal length."""
+        text = self._text(request)
+        words = text.split()
+        if not request.timestamps or not words:
+            return Transcript(text, request.language)
+        edges_s = np.linspace(0, len(request.samples) / SAMPLE_RATE, len(words) + 1).tolist()
+        timed = tuple(Word(f" {word}", edges_s[i], edges_s[i + 1], 1.0) for i, word in enumerate(words))
+        segment = Segment(text, 0.0, edges_s[-1], words=timed if request.timestamps == "word" else ())
+        return Transcript(text, request.language, segments=(segment,))

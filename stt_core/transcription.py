@@ -70,7 +70,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of text that Whisper put between two timestamps, with its place in the request's samples."""
+    """A sentence, or as much of one as can be read at once, with its place in the request's samples."""
 
     text: str
     start_s: float

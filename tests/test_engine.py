@@ -1,9 +1,13 @@
 """The engine: what it decides by itself, and what the real model makes of what was said."""
 
+import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +18,19 @@ from hypothesis import strategies as st
 from local_dev.bench import Clip, Ours, Stock, read_manifest
 from stt_core.audio import SAMPLE_RATE, read_audio
 from stt_core.endpointing import EndpointingOptions
-from stt_core.engine import LONGEST_SPEECH_S, WhisperEngine, quietest, repeats_itself, split_at_pauses
+from stt_core.engine import (
+    LONGEST_SPEECH_S,
+    POSITIONS,
+    SECOND_LOOK_FRAMES,
+    WhisperEngine,
+    _Model,
+    quietest,
+    repeats_itself,
+    split_at_pauses,
+)
+from stt_core.errors import ModelError
 from stt_core.scoring import score
-from stt_core.transcription import Request
+from stt_core.transcription import Request, Transcript
 from stt_core.utterances import whole_utterance
 from stt_core.vad import SileroVad
 
@@ -73,6 +87,247 @@ def test_the_quietest_moment_is_in_the_middle_of_the_pause():
     samples = np.concatenate([tone(1), silence(0.2), tone(1)])
 
     assert 1.1 == pytest.approx(quietest(samples, 0, len(samples)) / SAMPLE_RATE, abs=0.01)
+
+
+# ---- with a scripted model ---------------------------------------------------------------------------------
+
+SPECIAL_TOKENS = [
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|en|>",
+    "<|ko|>",
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+]
+
+
+def toy_tokenizer():
+    """Every byte is a token, and so are " t" and what Whisper needs."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġt"]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, [("Ġ", "t")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    return tokenizer
+
+
+class Scripted:
+    """A model that says what it is told, call by call and request by request, and notes what it was asked."""
+
+    def __init__(self, *script: list[str], is_multilingual: bool = True) -> None:
+        self.script = list(script)
+        self.is_multilingual = is_multilingual
+        self.encoded: list[int] = []  # frames
+        self.calls: list[SimpleNamespace] = []
+        self.tokenizer = toy_tokenizer()
+
+    def encode(self, features, to_cpu):
+        import ctranslate2
+
+        batch, _, frames = np.array(features).shape
+        self.encoded.append(frames)
+        return ctranslate2.StorageView.from_array(np.zeros((batch, frames // 2, 4), np.float32))
+
+    def generate(self, memories, prompts, **options):
+        self.calls.append(SimpleNamespace(prompts=[self.tokenizer.decode(p, False) for p in prompts], **options))
+        return [
+            SimpleNamespace(sequences_ids=[self.tokenizer.encode(f" {text}").ids], scores=[-0.1], no_speech_prob=0.0)
+            for text, _ in zip(self.script.pop(0), prompts, strict=True)
+        ]
+
+    def align(self, memory, start, texts, frames):
+        """Every token takes as long as any other."""
+        [tokens] = texts
+        states = frames // 2
+        path = [(state * (len(tokens) + 1) // states, state) for state in range(states)]
+        return [SimpleNamespace(alignments=path, text_token_probs=[0.5] * len(tokens))]
+
+
+class ScriptedEngine(WhisperEngine):
+    def __init__(self, *script: list[str], is_multilingual: bool = True) -> None:
+        super().__init__("scripted", device="cpu")
+        self.scripted = Scripted(*script, is_multilingual=is_multilingual)
+        self.load()
+        self.scripted.encoded.clear()  # the silence
+
+    def fetch(self, on_progress=None):
+        return Path()
+
+    def _load(self, folder, kept=None):
+        def mel(samples, padding):
+            return np.zeros((80, len(samples) // 160), np.float32)
+
+        return _Model(SimpleNamespace(model=self.scripted, hf_tokenizer=self.scripted.tokenizer, feature_extractor=mel))
+
+
+def test_what_runs_in_a_circle_is_decoded_again_behind_more_silence():
+    engine = ScriptedEngine(["go left, go left, go left"], ["go left"])
+
+    [transcript] = engine.transcribe([Request(tone(1), "en")])
+
+    assert ("go left", True) == (transcript.text, transcript.second_look)
+    assert [400, SECOND_LOOK_FRAMES] == engine.scripted.encoded
+    assert {"looped": 1, "weak": 0, "sparse": 0, "whole_model": 0} == engine.counts
+
+
+def test_the_second_look_leaves_out_the_bias_that_may_have_led_in_circles():
+    engine = ScriptedEngine(["go left, go left, go left"], ["go left"])
+
+    engine.transcribe([Request(tone(1), "en", hotwords="left")])
+
+    assert ["<|startofprev|> left<|startoftranscript|>", "<|startoftranscript|>"] == [
+        call.prompts[0].partition("<|en|>")[0] for call in engine.scripted.calls
+    ]
+
+
+def test_a_draft_is_greedy_and_never_looked_at_twice():
+    engine = ScriptedEngine(["go"])
+
+    [transcript] = engine.transcribe([Request(tone(4), "en", draft=True)])
+
+    assert "go" == transcript.text
+    assert [1] == [call.beam_size for call in engine.scripted.calls]
+    assert not any(engine.counts.values())
+
+
+def test_a_draft_that_runs_in_a_circle_shows_nothing():
+    engine = ScriptedEngine(["go left, go left, go left"])
+
+    assert "" == engine.transcribe([Request(tone(1), "en", draft=True)])[0].text
+
+
+@pytest.mark.parametrize(
+    ("halves", "text"),
+    [
+        (["go to the castle", "and open the gate"], "go to the castle and open the gate"),
+        (["go", ""], "go now"),  # they tell no more
+        (["go to the castle", "la la la la la la la la la la la"], "go now"),  # not to be believed
+    ],
+)
+def test_speech_with_too_little_text_is_heard_in_halves(halves, text):
+    engine = ScriptedEngine(["go now"], halves[:1], halves[1:])
+
+    [transcript] = engine.transcribe([Request(tone(6), "en")])
+
+    assert text == transcript.text
+    assert 1 == engine.counts["sparse"]
+
+
+def test_requests_with_other_hotwords_languages_or_tasks_do_not_share_a_batch():
+    requests = [
+        Request(tone(1), "en"),
+        Request(tone(1), "en", hotwords="gate"),
+        Request(tone(1), "en", prompt="Once."),
+        Request(tone(1), "ko"),
+        Request(tone(1), "ko", task="translate"),
+        Request(tone(1), "ko", draft=True),
+        Request(tone(1), "en"),
+    ]
+    engine = ScriptedEngine(*[["a word or two"] * count for count in (2, 1, 1, 1, 1, 1)])
+
+    engine.transcribe(requests)
+
+    assert {
+        ("<|startoftranscript|><|en|><|transcribe|><|notimestamps|>", 5): 2,
+        ("<|startofprev|> gate<|startoftranscript|><|en|><|transcribe|><|notimestamps|>", 5): 1,
+        ("<|startofprev|> Once.<|startoftranscript|><|en|><|transcribe|><|notimestamps|>", 5): 1,
+        ("<|startoftranscript|><|ko|><|transcribe|><|notimestamps|>", 5): 1,
+        ("<|startoftranscript|><|ko|><|translate|><|notimestamps|>", 5): 1,
+        ("<|startoftranscript|><|ko|><|transcribe|><|notimestamps|>", 1): 1,
+    } == {(call.prompts[0], call.beam_size): len(call.prompts) for call in engine.scripted.calls}
+
+
+@pytest.mark.parametrize("seconds", [0.3, 10, 28])
+def test_the_bias_leaves_room_for_the_text(seconds):
+    engine = ScriptedEngine(["a word or two " + "x" * 200])
+    request = Request(tone(seconds), "en", draft=True, hotwords="gate " * 500, prompt="Once upon a time. " * 500)
+
+    engine.transcribe([request])
+
+    [call] = engine.scripted.calls
+    prompt = len(engine.scripted.tokenizer.encode(call.prompts[0]).ids)
+    assert prompt <= POSITIONS // 2 + 5
+    assert prompt + seconds * 12 + 8 <= POSITIONS
+    assert call.prompts[0].startswith("<|startofprev|> gate gate")
+
+
+def test_special_tokens_in_hotwords_are_text():
+    engine = ScriptedEngine(["a word or two"])
+
+    engine.transcribe([Request(tone(1), "en", draft=True, hotwords="<|endoftext|> <|ko|>", prompt="<|nospeech|>")])
+
+    [call] = engine.scripted.calls
+    special = [engine.scripted.tokenizer.token_to_id(token) for token in SPECIAL_TOKENS]
+    [asked] = [engine._manner(Request(tone(1), "en", hotwords="<|endoftext|> <|ko|>", prompt="<|nospeech|>"), "en")]
+    assert "<|startofprev|> <|endoftext|> <|ko|> <|nospeech|><|startoftranscript|>" in call.prompts[0]
+    assert [special[SPECIAL_TOKENS.index("<|startofprev|>")]] == [token for token in asked.bias if token in special]
+
+
+def test_an_english_only_model_refuses_to_translate():
+    engine = ScriptedEngine(is_multilingual=False)
+
+    with pytest.raises(ModelError, match="cannot translate"):
+        engine.transcribe([Request(tone(1), "ko", task="translate")])
+
+
+def test_a_language_that_the_model_does_not_have_is_refused():
+    with pytest.raises(ModelError, match="does not know the language yue"):
+        ScriptedEngine().transcribe([Request(tone(1), "yue")])
+
+
+def test_sentences_and_words_get_their_times():
+    engine = ScriptedEngine(["Go on. Stop!"])
+
+    [transcript] = engine.transcribe([Request(tone(1.3), "en", timestamps="word")])
+
+    first, second = transcript.segments
+    assert ("Go on.", "Stop!") == (first.text, second.text)
+    assert [" Go", " on.", " Stop!"] == [word.text for segment in transcript.segments for word in segment.words]
+    assert 0.0 == first.start_s < first.end_s <= second.start_s < second.end_s <= 1.3
+
+
+def test_segments_alone_have_no_words():
+    [transcript] = ScriptedEngine(["Go on."]).transcribe([Request(tone(1.3), "en", timestamps="segment")])
+
+    assert [("Go on.", ())] == [(segment.text, segment.words) for segment in transcript.segments]
+
+
+def test_no_segment_is_too_long_to_be_read():
+    engine = ScriptedEngine(["one two three four five six seven eight nine"])
+
+    [transcript] = engine.transcribe([Request(tone(27), "en", timestamps="segment", draft=True)])
+
+    assert all(segment.end_s - segment.start_s <= 10 for segment in transcript.segments)
+    assert "one two three four five six seven eight nine" == " ".join(s.text for s in transcript.segments)
+
+
+def test_words_hold_no_silence():
+    engine = ScriptedEngine(["go on"])
+    samples = np.concatenate([silence(0.5), tone(0.5), silence(1), tone(0.5), silence(0.5)])
+
+    [transcript] = engine.transcribe([Request(samples, "en", timestamps="word", draft=True)])
+
+    [segment] = transcript.segments
+    first, second = [(word.start_s, word.end_s) for word in segment.words]
+    assert (0.5, 1.0, 2.0, 2.5) == pytest.approx((*first, *second), abs=0.03)
+
+
+def test_the_pieces_of_long_speech_keep_their_place_in_it():
+    engine = ScriptedEngine(["Second one.", "First one."])  # the shorter one first
+    samples = np.concatenate([tone(20), silence(0.5), tone(18)])
+    cut_s = len(split_at_pauses(samples)[0]) / SAMPLE_RATE
+
+    [transcript] = engine.transcribe([Request(samples, "en", draft=True, timestamps="word")])
+
+    assert "First one. Second one." == transcript.text
+    words = [word for segment in transcript.segments for word in segment.words]
+    assert [" First", " one.", " Second", " one."] == [word.text for word in words]
+    assert words[1].end_s <= cut_s <= words[2].start_s < words[3].end_s <= len(samples) / SAMPLE_RATE
 
 
 # ---- with the model ----------------------------------------------------------------------------------------
@@ -171,8 +426,187 @@ def test_a_recording_longer_than_the_window_loses_and_doubles_nothing(engine):
 
 
 @pytest.mark.model
-def test_the_cut_vocabulary_says_what_the_whole_one_says(engine):
-    requests = [request(clip) for clip in clips("ko")]
+@pytest.mark.parametrize("seed", [1, 2])
+def test_clips_in_any_order_give_their_texts_in_that_order(engine, seed):
+    said = clips("ko")
+    order = [said[i] for i in np.random.default_rng(seed).permutation(len(said))]
+    recording = np.concatenate([part for clip in order for part in (read_audio(clip.path), silence(0.4))])
+    assert len(recording) > LONGEST_SPEECH_S * SAMPLE_RATE
+
+    [transcript] = engine.transcribe([Request(recording, "ko", timestamps="word")])
+
+    assert 0.1 > score(" ".join(clip.text for clip in order), transcript.text, "ko").rate
+    assert_in_order(transcript, len(recording) / SAMPLE_RATE)
+
+
+def assert_in_order(transcript: Transcript, duration_s: float) -> None:
+    """The segments are the text, their words are theirs, and no time runs backwards or out of the audio."""
+    assert transcript.text == " ".join(segment.text for segment in transcript.segments)
+    for segment in transcript.segments:
+        assert segment.text == "".join(word.text for word in segment.words).strip()
+        assert (segment.start_s, segment.end_s) == (segment.words[0].start_s, segment.words[-1].end_s)
+    words = [word for segment in transcript.segments for word in segment.words]
+    assert all(0 <= word.start_s <= word.end_s <= duration_s for word in words)
+    assert all(one.end_s <= other.start_s for one, other in pairwise(words))
+
+
+@pytest.mark.model
+def test_asking_for_times_changes_no_text(engine):
+    requests = [request(clip) for clip in clips("ko") + clips("en")[:2]]
+
+    plain = engine.transcribe(requests)
+    timed = engine.transcribe([replace(one, timestamps="word") for one in requests])
+
+    assert [one.text for one in plain] == [one.text for one in timed]
+    for one, transcript in zip(requests, timed, strict=True):
+        assert_in_order(transcript, len(one.samples) / SAMPLE_RATE)
+
+
+@pytest.mark.model
+def test_a_pause_between_two_sentences_belongs_to_neither(engine):
+    samples = read_audio(TEST_AUDIO / "two_sentences.wav")
+
+    [transcript] = engine.transcribe([Request(samples, "ko", timestamps="word")])
+
+    words = {word.text.strip(): word for segment in transcript.segments for word in segment.words}
+    assert (1.3, 3.0) == pytest.approx((words["가자"].end_s, words["마법을"].start_s), abs=0.3)
+
+
+@pytest.mark.model
+def test_hotwords_bias_their_own_request_and_no_other(engine):
+    plain = [request(clip) for clip in clips("ko")[:4]]
+    biased = [replace(one, hotwords="청개구리 <|endoftext|>", prompt="용을 공격해!") for one in plain[:2]]
+
+    alone = [engine.transcribe([one])[0].text for one in plain + biased]
+
+    assert alone == [transcript.text for transcript in engine.transcribe(plain + biased)]
+
+
+@pytest.mark.model
+def test_a_hotword_whose_letters_were_cut_away_asks_the_whole_model(engine):
+    [help_me] = [request(clip) for clip in clips("ko") if clip.id == "help_me"]
+    before = engine.counts["whole_model"]
+
+    [korean] = engine.transcribe([replace(help_me, hotwords="청개구리")])
+    assert before == engine.counts["whole_model"]
+    [chinese] = engine.transcribe([replace(help_me, hotwords="龍")])
+
+    assert before + 1 == engine.counts["whole_model"]
+    assert ["도와주세요", "도와주세요"] == [korean.text.strip(".!"), chinese.text.strip(".!")]
+
+
+@pytest.mark.model
+def test_a_hotword_is_heard(engine):
+    [clip] = [clip for clip in clips("ko") if clip.id == "answer_tree_frog"]
+
+    [transcript] = engine.transcribe([replace(request(clip), hotwords="청개구리")])
+
+    assert "청개구리" in transcript.text  # without it: 청 개구리
+
+
+@pytest.mark.model
+def test_translation_is_english(engine):
+    [clip] = [clip for clip in clips("ko") if clip.id == "two_sentences"]
+
+    [transcript] = engine.transcribe([replace(request(clip), task="translate")])
+
+    assert "left" in transcript.text.lower()
+    assert "ko" == transcript.language
+
+
+@pytest.mark.model
+def test_every_the_is_one_token(engine):
+    assert [engine._encoder.token_to_id("Ġthe")] == engine._encoded("the")
+
+
+WIDTH = 32  # of a model that was never trained
+
+
+def tiny_shape(name: str, tokens: int) -> tuple[int, ...]:
+    """The shape of a Whisper variable, for 128 mels and one WIDTH for all."""
+    return next(
+        shape
+        for part, shape in {
+            "gamma": (WIDTH,),
+            "beta": (WIDTH,),
+            "conv1": (WIDTH, 128, 3),
+            "conv2": (WIDTH, WIDTH, 3),
+            "encoder/position": (1500, WIDTH),
+            "decoder/position": (POSITIONS, WIDTH),
+            "embeddings": (tokens, WIDTH),
+            "projection": (tokens, WIDTH),
+            "ffn/linear_0": (4 * WIDTH, WIDTH),
+            "ffn/linear_1": (WIDTH, 4 * WIDTH),
+            "self_attention/linear_0": (3 * WIDTH, WIDTH),
+            "self_attention/linear_1": (WIDTH, WIDTH),
+            "attention/linear_1": (2 * WIDTH, WIDTH),
+            "attention/linear": (WIDTH, WIDTH),
+        }.items()
+        if part in name
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny_turbo(tmp_path_factory) -> Path:
+    """A model that was never trained, with large-v3-turbo's vocabulary, mels and files."""
+    from ctranslate2.specs import WhisperSpec
+    from ctranslate2.specs.model_spec import index_spec
+
+    folder, base, random = (
+        tmp_path_factory.mktemp("models") / "tiny",
+        WhisperEngine("base").fetch(),
+        np.random.default_rng(0),
+    )
+    tokens = (base / "vocabulary.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    new = tokens.index("<|translate|>")
+    tokens.insert(new, "<|yue|>")
+    spec = WhisperSpec(2, 2, 2, 2)
+    # None: still to be set. The specification takes positions for optional, CTranslate2 does not.
+    spec.encoder.position_encodings.encodings = spec.decoder.position_encodings.encodings = None
+    for name, value in spec.variables().items():
+        if value is None:
+            scope, _, own = name.rpartition("/")
+            array = random.normal(0, 0.2, tiny_shape(name, len(tokens))).astype(np.float32)
+            setattr(index_spec(spec, scope), own, array)
+    spec.register_vocabulary(tokens)
+    spec.config.lang_ids = list(range(tokens.index("<|startoftranscript|>") + 1, new + 1))
+    spec.config.alignment_heads = [[0, 0], [1, 1]]
+    spec.validate()
+    folder.mkdir()
+    spec.save(str(folder))
+    tokenizer = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+    for token in tokenizer["added_tokens"]:
+        token["id"] += token["id"] >= new
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": new, "content": "<|yue|>"})
+    tokenizer["added_tokens"].sort(key=lambda token: token["id"])
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(json.dumps({"feature_size": 128}))
+    return folder
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("languages", [(), ("ko",)])
+def test_a_model_of_another_size_is_served_alike(tiny_turbo, tmp_path, languages):
+    engine = WhisperEngine(str(tiny_turbo), languages=languages, cache_dir=tmp_path, device="cpu")
+    engine.load()
+
+    heard = engine.transcribe(
+        [
+            Request(tone(2), "ko", draft=True, hotwords="청개구리"),
+            Request(tone(2), "yue", draft=True, timestamps="word"),
+            Request(tone(2), "auto", draft=True),
+            Request(tone(2), "ko"),
+        ]
+    )
+
+    assert ["ko", "yue", "ko"] == [heard[i].language for i in (0, 1, 3)]
+    assert (WIDTH, 128) == (engine._silence.shape[2], engine._loaded.whisper.model.n_mels)
+    assert (2 if languages else 0) <= engine.counts["whole_model"]
+
+
+@pytest.mark.model
+def test_greedy_the_cut_vocabulary_says_what_the_whole_one_says(engine):
+    requests = [replace(request(clip), draft=True) for clip in clips("ko")]
     whole = WhisperEngine("base", languages=(), device="cpu")
     whole.load()
 

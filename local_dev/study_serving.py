@@ -1,0 +1,159 @@
+"""What `bench engine` asks besides accuracy: what a cut vocabulary changes, and what batches, workers and threads cost.
+
+Second looks are left out everywhere, so that one doubtful clip does not decide.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+
+from local_dev.bench import Clip
+from local_dev.live_report import Sheet
+from stt_core.audio import read_audio
+from stt_core.endpointing import EndpointingOptions
+from stt_core.engine import WhisperEngine
+from stt_core.transcription import Request
+from stt_core.utterances import whole_utterance
+from stt_core.vad import SileroVad
+
+CUTS = (("ko",), ("en",), ("ko", "en"))
+BATCH_SIZES = (1, 2, 4, 8)
+WORKERS_AND_THREADS = ((1, 1), (2, 1), (1, 2))
+TIMED_CLIPS = 24  # so many of the first language; more say no more
+
+
+def requests_of(clips: Sequence[Clip]) -> list[Request]:
+    """The clips' speech, as a quick look's requests."""
+    vad = SileroVad()
+    found = [(c.language, whole_utterance(read_audio(c.path), vad, EndpointingOptions()).samples) for c in clips]
+    return [Request(samples, language, quick=True) for language, samples in found if len(samples)]
+
+
+def _loaded(model: str, cache_dir: Path | None, **options: Any) -> WhisperEngine:
+    engine = WhisperEngine(model, cache_dir=cache_dir, device="cpu", **options)
+    engine.load()
+    return engine
+
+
+def compare_cuts(
+    clips: Sequence[Clip], model: str, cache_dir: Path | None, beam_size: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """For each set of languages and each beam: the texts, and how many of them the cut changed."""
+    requests = requests_of(clips)
+    spoken = {request.language for request in requests}
+    cuts = [cut for cut in CUTS if set(cut) <= spoken]
+    task = progress.add_task("cut vocabularies", total=2 * (1 + len(cuts)) * len(requests))
+
+    def texts(languages: Sequence[str], own: Sequence[Request]) -> list[tuple[str, str]]:
+        """Greedy and with the beam."""
+        engine = _loaded(model, cache_dir, languages=languages, beam_size=beam_size)
+        found = []
+        for request in own:
+            ways = replace(request, draft=True), request
+            found.append((engine.transcribe([ways[0]])[0].text, engine.transcribe([ways[1]])[0].text))
+            progress.advance(task, 2)
+        return found
+
+    whole = texts((), requests)
+    rows = []
+    for cut in cuts:
+        members = [i for i, request in enumerate(requests) if request.language in cut]
+        pairs = list(zip([whole[i] for i in members], texts(cut, [requests[i] for i in members]), strict=True))
+        greedy, beam = (sum(one[way] == other[way] for one, other in pairs) for way in (0, 1))
+        rows.append({"languages": list(cut), "texts": len(pairs), "equal_greedy": greedy, "equal_beam": beam})
+    progress.update(task, completed=progress.tasks[task].total)
+    return rows
+
+
+def time_batches(
+    clips: Sequence[Clip], model: str, cache_dir: Path | None, beam_size: int, progress: Progress
+) -> list[dict[str, float]]:
+    """Seconds of one worker for a batch, by its size."""
+    requests, languages = _timed_requests(clips)
+    engine = _loaded(model, cache_dir, languages=languages, beam_size=beam_size, max_batch_size=max(BATCH_SIZES))
+    engine.transcribe(requests[:1])
+    rows = []
+    for size in progress.track(BATCH_SIZES, description="batch sizes"):
+        began = time.perf_counter()
+        for start in range(0, len(requests), size):
+            engine.transcribe(requests[start : start + size])
+        rows.append({"size": size, "seconds": round((time.perf_counter() - began) / len(requests) * size, 4)})
+    return rows
+
+
+def time_workers(
+    clips: Sequence[Clip], model: str, cache_dir: Path | None, beam_size: int, progress: Progress
+) -> list[dict[str, float]]:
+    """Utterances a second, and the median time of one, while as many callers as workers always want one."""
+    requests, languages = _timed_requests(clips)
+
+    def timed(engine: WhisperEngine, request: Request) -> float:
+        began = time.perf_counter()
+        engine.transcribe([request])
+        return time.perf_counter() - began
+
+    rows = []
+    for workers, threads in progress.track(WORKERS_AND_THREADS, description="workers and threads"):
+        engine = _loaded(model, cache_dir, languages=languages, beam_size=beam_size, workers=workers, threads=threads)
+        with ThreadPoolExecutor(workers) as callers:
+            list(callers.map(engine.transcribe, [requests[:1]] * workers))
+            began = time.perf_counter()
+            own = list(callers.map(lambda request, engine=engine: timed(engine, request), requests))
+            whole = time.perf_counter() - began
+        rows.append(
+            {
+                "workers": workers,
+                "threads": threads,
+                "utterances_per_s": round(len(requests) / whole, 2),
+                "median_s": round(float(np.median(own)), 4),
+            }
+        )
+    return rows
+
+
+def _timed_requests(clips: Sequence[Clip]) -> tuple[list[Request], tuple[str, ...]]:
+    """Some utterances of the first language, and that language."""
+    language = clips[0].language
+    return requests_of([clip for clip in clips if clip.language == language][:TIMED_CLIPS]), (language,)
+
+
+def sheets_of(
+    cuts: Sequence[Mapping[str, Any]], batches: Sequence[Mapping[str, float]], workers: Sequence[Mapping[str, float]]
+) -> list[Sheet]:
+    """The tables of all three."""
+    return [
+        Sheet(
+            "texts equal to those of the whole vocabulary",
+            ["cut to", "texts", "greedy", "beam"],
+            [
+                ["+".join(row["languages"]), *(str(row[key]) for key in ("texts", "equal_greedy", "equal_beam"))]
+                for row in cuts
+            ],
+        ),
+        Sheet(
+            "batches, one worker, one thread",
+            ["utterances in a batch", "time", "for each"],
+            [
+                [f"{row['size']}", f"{1000 * row['seconds']:.0f} ms", f"{1000 * row['seconds'] / row['size']:.0f} ms"]
+                for row in batches
+            ],
+        ),
+        Sheet(
+            "workers and threads, one utterance at a time each",
+            ["workers x threads", "utterances a second", "median time of one"],
+            [
+                [
+                    f"{row['workers']} x {row['threads']}",
+                    f"{row['utterances_per_s']:.2f}",
+                    f"{1000 * row['median_s']:.0f} ms",
+                ]
+                for row in workers
+            ],
+        ),
+    ]
