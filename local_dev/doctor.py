@@ -16,7 +16,7 @@ from stt_core.audio import AudioFormat, Encoding, is_wav
 from stt_core.diagnosis import Finding, diagnose, repair
 from stt_core.diagnosis.encoding import Reading, decode, find_wav_headers, without_headers
 from stt_core.diagnosis.signal import Signal
-from stt_core.errors import AudioError
+from stt_core.errors import AudioError, SettingsError
 
 MAX_BYTES = 256 << 20
 MAX_MARKS = 60
@@ -48,7 +48,6 @@ def run_doctor(
 
     Raises:
         AudioError: there is no such file, it is too large, or what is declared is not taken.
-        SettingsError: matplotlib is not installed.
     """
     console = console or Console(soft_wrap=True)
     if not file.is_file():
@@ -66,13 +65,16 @@ def run_doctor(
         console.print(f"- {finding.code} ({finding.confidence:.2f}): {message}\n  {hint}", markup=False)
     if not findings:
         console.print("- " + ("이상이 없습니다." if korean else "Nothing is wrong with it."), markup=False)
-    if picture:
-        target = out or file.with_name(file.name + ".doctor.png")
-        draw(data, audio_format, findings, f"{file.name} as {shown}").savefig(target, dpi=80)
-        console.print(f"Written to {target}", markup=False)
     if repair_to:
         repair_to.write_bytes(repaired(data, findings))
         console.print(f"Repaired bytes written to {repair_to}", markup=False)
+    if picture:
+        target = out or file.with_name(file.name + ".doctor.png")
+        try:
+            draw(data, audio_format, findings, f"{file.name} as {shown}").savefig(target, dpi=80)
+            console.print(f"Written to {target}", markup=False)
+        except SettingsError as error:
+            console.print(f"There is no picture: {error}", markup=False)
     return 3 if findings else 0
 
 

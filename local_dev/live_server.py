@@ -52,7 +52,7 @@ class Server:
 
 
 def extra(package: str) -> Any:
-    """A package that only benchmarks need.
+    """A package that the server does not need.
 
     Raises:
         SettingsError: it is not installed.
@@ -61,7 +61,7 @@ def extra(package: str) -> Any:
         return import_module(package)
     except ModuleNotFoundError:
         name = package.partition(".")[0]
-        raise SettingsError(f'Benchmarks need {name}, which is not installed: pip install -e ".[bench]"') from None
+        raise SettingsError(f'This needs {name}, which is not installed: pip install -e ".[bench]"') from None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from local_dev.edge import Config, EdgeLimits, Server, allow_open_files, be_spar
 from stt_core.app import create_app
 from stt_core.engine import WhisperEngine
 from stt_core.errors import ModelError, SettingsError
+from stt_core.memory import share_heaps
 from stt_core.settings import Settings, check_exposure
 from stt_core.transcriber import build_engine
 
@@ -32,6 +33,7 @@ def serve(settings: Settings) -> int:
         ModelError: the model cannot be found or loaded.
     """
     check_exposure(settings)
+    share_heaps()
     check_folder(settings.debug_audio)
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]

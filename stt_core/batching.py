@@ -8,6 +8,9 @@ before uploaded files; a batch holds only one kind, because a final must not wai
 kind, sessions take turns: a session's second request queues behind everybody's first. A session has one partial waiting
 at most, the latest.
 
+When finals would wait for long, they are hurried: `hurry` makes cheaper requests of them, and larger batches. Texts do
+not depend on who else is in a batch, but on a busy machine they get a little worse before they get late.
+
 Whoever no longer wants a result withdraws it: what has not begun never runs. A batch that fails is tried again
 request by request, so that one poisonous utterance fails alone.
 """
@@ -31,6 +34,7 @@ ResultT = TypeVar("ResultT")
 
 SECOND_LOOK_PATIENCE_S = 0.3  # after this a second look makes finals wait, for it has waited before
 UPLOAD_PATIENCE_S = 10.0  # after this a file goes on before guesses and partials, or it never would
+HURRY_AFTER_S = 0.2
 SMOOTHING = 0.1  # of the running mean of what work costs
 
 
@@ -95,6 +99,8 @@ class Batcher(Generic[RequestT, ResultT]):
         max_waiting: requests in the queue; one more is refused with Overloaded.
         max_wait_s: a request that would wait longer, or has, is refused with Overloaded.
         on_batch: told of every batch that ran.
+        hurry: makes a cheaper request of a final, for when a final would wait longer than `hurry_after_s`.
+        hurried_batch_size: how many of those there are in a batch.
     """
 
     def __init__(
@@ -108,6 +114,9 @@ class Batcher(Generic[RequestT, ResultT]):
         max_waiting: int = 1000,
         max_wait_s: float = 30.0,
         on_batch: Callable[[Sequence[Job[RequestT, ResultT]]], None] = lambda _: None,
+        hurry: Callable[[RequestT], RequestT] | None = None,
+        hurry_after_s: float = HURRY_AFTER_S,
+        hurried_batch_size: int = 16,
     ) -> None:
         self._run = run
         self._workers = workers
@@ -117,6 +126,9 @@ class Batcher(Generic[RequestT, ResultT]):
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
         self._on_batch = on_batch
+        self._hurry = hurry
+        self._hurry_after_s = hurry_after_s
+        self._hurried_batch_size = hurried_batch_size
         self._waiting: list[Job[RequestT, ResultT]] = []
         self._arrived = asyncio.Event()
         self._threads = anyio.CapacityLimiter(workers)
@@ -126,9 +138,17 @@ class Batcher(Generic[RequestT, ResultT]):
 
     @property
     def expected_wait_s(self) -> float:
-        """How long a final that came now would wait for its batch to begin."""
-        finals = (job for job in self._waiting if job.priority is Priority.FINAL and not job.future.done())
-        return sum(self._size(job.request) for job in finals) * self._cost_s / self._workers
+        """How long the last of the finals that wait now will have waited for its batch to begin."""
+        return self._wait_s(self._max_waiting)
+
+    def _wait_s(self, turn: int) -> float:
+        """How long a final in this turn of its session would wait: those in later turns stand behind it."""
+        before = (
+            job
+            for job in self._waiting
+            if job.priority is Priority.FINAL and job.turn <= turn and not job.future.done()
+        )
+        return sum(self._size(job.request) for job in before) * self._cost_s / self._workers
 
     def enqueue(
         self, request: RequestT, *, session: Hashable = None, priority: Priority = Priority.FINAL
@@ -148,9 +168,9 @@ class Batcher(Generic[RequestT, ResultT]):
             self._forget_withdrawn()
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} utterances are waiting already; try again in a moment")
-        if self.expected_wait_s > self._max_wait_s:
-            raise Overloaded(f"the wait is over {self._max_wait_s:.0f} s; try again in a moment")
         turn = len(self._peers(session, priority))
+        if self._wait_s(turn) > self._max_wait_s:
+            raise Overloaded(f"the wait is over {self._max_wait_s:.0f} s; try again in a moment")
         job = Job(request, session, priority, turn, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._arrived.set()
@@ -208,9 +228,14 @@ class Batcher(Generic[RequestT, ResultT]):
         if kind is None:
             return []
         peers = sorted((job for job in self._waiting if job.priority is kind), key=lambda job: job.turn)
-        peers = peers[: min(self._max_batch_size, -(-len(peers) // self._workers))]
+        hurried = self._hurry if kind is Priority.FINAL and self.expected_wait_s > self._hurry_after_s else None
+        most = self._hurried_batch_size if hurried else self._max_batch_size
+        peers = peers[: min(most, -(-len(peers) // self._workers))]
         works = accumulate(self._size(job.request) for job in peers)
         batch = [job for job, work in zip(peers, works, strict=True) if work <= self._max_batch_work] or peers[:1]
+        if hurried:
+            for job in batch:
+                job.request = hurried(job.request)
         taken = set(map(id, batch))
         self._waiting = [job for job in self._waiting if id(job) not in taken]
         return batch

@@ -175,11 +175,12 @@ class Connection:
         metrics = self._server.metrics
         admitted = False
         try:
-            self._server.admit(self)
+            token = self._known(offered_tokens(self._socket.headers, self._socket.query_params))
+            self._server.admit(self, token)
             admitted = True
+            self._authorized = token is not None or not self._settings.tokens
             if self._server.failure is not None:
                 raise self._server.failure
-            self._check_token(offered_tokens(self._socket.headers, self._socket.query_params))
             await self._open_session()
             metrics.session_started("json" if self._json else "plain")
             try:
@@ -204,22 +205,17 @@ class Connection:
 
     # ---- beginning
 
-    def _check_token(self, offered: list[str]) -> None:
-        """Whether the client may talk; without a token it has some time to send one.
+    def _known(self, offered: list[str]) -> str | None:
+        """Which of the server's tokens the client brings; none, and it has some time to send one.
 
         Raises:
             ProtocolError: the token is wrong.
-            Overloaded: too many have come with it.
         """
         tokens = self._settings.tokens
-        if not tokens:
-            self._authorized = True
-        elif offered:
-            token = accepted_token(offered, tokens)
-            if token is None:
-                raise ProtocolError(4401, "wrong token: send 'Authorization: Bearer TOKEN' or ?token=")
-            self._server.authorize(self, token)
-            self._authorized = True
+        token = accepted_token(offered, tokens)
+        if tokens and offered and token is None:
+            raise ProtocolError(4401, "wrong token: send 'Authorization: Bearer TOKEN' or ?token=")
+        return token
 
     async def _open_session(self) -> None:
         """What the client asked for in the URL.
@@ -469,7 +465,8 @@ class Connection:
         self._json = self._json or start is not None
         if not isinstance(start, Start) or not start.token:
             raise ProtocolError(4401, "a token is required: 'Authorization: Bearer TOKEN', ?token= or start.token")
-        self._check_token([start.token])
+        self._server.authorize(self, self._known([start.token]))
+        self._authorized = True
         if self._json:
             await self._greet()
 
@@ -531,6 +528,8 @@ class Connection:
         match message:
             case Dropped(from_ms=from_ms, to_ms=to_ms):
                 metrics.dropped((to_ms - from_ms) / 1000)
+                if self._checkup:  # what nobody listened to is nobody's fault
+                    self._checkup.next_utterance()
             case Error(code=code):
                 metrics.error(code)
             case Final(reason=reason, timing=timing):
@@ -538,7 +537,7 @@ class Connection:
                 if timing.audio_ms:
                     metrics.ttfs("flush" if reason == "flush" else "endpoint", timing.ttfs_ms / 1000)
         sent = await self._send(message.to_json())
-        if sent and isinstance(message, Final):
+        if sent and isinstance(message, Final) and message.timing.audio_ms:
             self._examine(message.utterance, whole=message.reason in CLIENTS_REASONS, ended=True)
         if sent and isinstance(message, Ready) and not self._server.loaded:
             return await self._send(Status(eta_ms=round(1000 * self._server.eta_s)).to_json())

@@ -22,7 +22,9 @@ Decoding is live decoding: temperature 0, no timestamps, and a token budget that
 result looks doubtful (it repeats itself, ran out of budget, or the model hardly believes it), the utterance is
 decoded once more with far more real silence encoded behind it. Where it holds little text for its length, a
 sentence may be lost: it is decoded again in two halves. Speech too long for the window is split where it is
-quietest, and its pieces are decoded like utterances of their own. A draft is none of that: one greedy look.
+quietest, and its pieces are decoded like utterances of their own. A draft is none of that: one greedy look. Nor is
+what is hurried because many wait: greedy batches are cheap, and whoever waits would rather have a point or two more of
+errors than another second.
 
 **Times** are asked of the finished text: the decoder reads it once more, and its attention to the speech is aligned
 with the tokens (openai/whisper's word timestamps). So asking for them changes no text, whatever way it was
@@ -345,8 +347,9 @@ class WhisperEngine:
         manners = {i: self._manner(requests[i], self._language(requests[i], memories[i])) for i in numbers}
         for (_, manner), members in _grouped(numbers, lambda i: (memories[i].shape[1], manners[i])):
             members.sort(key=lambda i: len(requests[i].samples))  # a batch takes as long as its longest text
-            for start in range(0, len(members), self.max_batch_size):
-                batch = members[start : start + self.max_batch_size]
+            size = max(1, self.max_batch_size * self.beam_size // manner.beam_size)  # the rows, and so the memory
+            for start in range(0, len(members), size):
+                batch = members[start : start + size]
                 hypotheses = self._generate(
                     np.concatenate([memories[i] for i in batch]), manner, [_token_budget(requests[i]) for i in batch]
                 )
@@ -363,7 +366,7 @@ class WhisperEngine:
             # Nobody should see a circle, and the next draft comes soon.
             return _transcript(replace(hypothesis, text="") if hypothesis.looped else hypothesis, language)
         doubt = _doubt(request, language, hypothesis)
-        if doubt is None:
+        if doubt is None or (request.hurried and doubt != "looped"):
             return _transcript(hypothesis, language)
         first = Transcript(hypothesis.text, language, hypothesis.avg_logprob, hypothesis.no_speech_prob, doubt=doubt)
         return first if request.quick else self._look_again(request, first)
@@ -469,7 +472,7 @@ class WhisperEngine:
             language,
             request.task,
             (tokenizer.sot_prev, *bias) if bias else (),
-            beam_size=1 if request.draft else self.beam_size,
+            beam_size=1 if request.draft or request.hurried else self.beam_size,
         )
 
     def _encoded(self, text: str) -> list[int]:

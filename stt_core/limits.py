@@ -96,9 +96,10 @@ class Limits(BaseModel):
         float, Field(gt=0, description="An utterance that would wait longer for the model is refused, in seconds.")
     ] = 30.0
 
-    def on_the_wire(self) -> dict[str, float]:
-        """The limits that `ready` names."""
-        return {name: getattr(self, name) for name in TOLD}
+    def on_the_wire(self) -> dict[str, int | float]:
+        """The limits that `ready` names; whole numbers without a point, which strict readers stumble over."""
+        values = {name: getattr(self, name) for name in TOLD}
+        return {name: int(value) if value == int(value) else value for name, value in values.items()}
 
 
 class TokenBucket:

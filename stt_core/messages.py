@@ -207,7 +207,7 @@ class Ready(Message):
     sample_rate: int = SAMPLE_RATE
     channels: int = 1
     encoding: Encoding = "s16le"
-    limits: Annotated[dict[str, float], Field(description="What the server allows; see the settings.")]
+    limits: Annotated[dict[str, int | float], Field(description="What the server allows; see the settings.")]
 
 
 class Status(Message):

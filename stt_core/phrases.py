@@ -34,6 +34,7 @@ from stt_core.scoring import ENGLISH_ONES, ENGLISH_TENS, english_number
 
 MAX_PHRASES = 1000
 MAX_PHRASE_CHARS = 100
+MAX_CHARS = 20_000  # of all phrases together: their book takes memory and time
 MAX_TEXT_CHARS = 2000  # of an utterance; what comes after is not looked at
 
 # A phrase is accepted from this score on, if the next one is at least the margin behind, or if it alone is exact.
@@ -308,6 +309,8 @@ class PhraseBook:
     def _check(self) -> None:
         if len(self.phrases) > MAX_PHRASES:
             raise PhraseError(f"Expected at most {MAX_PHRASES} phrases, got {len(self.phrases)}; send fewer.")
+        if (count := sum(map(len, self.phrases))) > MAX_CHARS:
+            raise PhraseError(f"Expected phrases of at most {MAX_CHARS} characters together, got {count}; send fewer.")
         for phrase in self.phrases:
             if len(phrase) > MAX_PHRASE_CHARS:
                 raise PhraseError(
@@ -343,7 +346,7 @@ def _has_hangul(text: str) -> bool:
     return korean.HANGUL.search(_tidy(text)) is not None
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def phrase_book(phrases: tuple[str, ...]) -> PhraseBook:
     """The book of these phrases, made once for all who ask for the same; a thousand take a few tenths of a second.
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import anyio
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH_S = 40.0  # of speech: nobody's command waits for several people's long recordings
 CLIENTS_SHARE = 0.9  # of the time to leave in; the rest is for their goodbyes
+HURRIED_BATCH_SIZE = 12  # greedy utterances; they take the memory of two or three with a beam of 5
 WARM_UP_S = 5.0  # what loading takes, for whoever asks before it is done
 
 TranscriptionJob = Job[transcription.Request, Transcript]
@@ -61,6 +63,8 @@ class Server:
             max_batch_work=MAX_BATCH_S,
             max_wait_s=settings.max_queue_wait_s,
             on_batch=self._count,
+            hurry=lambda request: replace(request, hurried=True) if request.first is None else request,
+            hurried_batch_size=max(engine.max_batch_size, HURRIED_BATCH_SIZE),
         )
 
     @property
@@ -103,8 +107,8 @@ class Server:
                 self._vad = await anyio.to_thread.run_sync(SileroVad)
             return self._vad
 
-    def admit(self, client: Client) -> None:
-        """Let a client in.
+    def admit(self, client: Client, token: str | None = None) -> None:
+        """Let a client in, by this token if the server wants one; without it the client may only stay to send it.
 
         Raises:
             ProtocolError: the server is about to stop.
@@ -112,21 +116,29 @@ class Server:
         """
         if self.draining:
             raise ProtocolError(1012, "the server restarts; connect again")
-        if self.sessions >= self.settings.max_sessions:
-            raise Overloaded(f"the server has all {self.settings.max_sessions} clients it takes; try again later")
-        self._clients[client] = None
+        if self.settings.tokens and token is None:  # strangers take nobody's place who has a token
+            self._check_room(sum(known is None for known in self._clients.values()))
+            self._clients[client] = None
+        else:
+            self.authorize(client, token)
 
-    def authorize(self, client: Client, token: str) -> None:
-        """Let a client in that was admitted, by this token.
+    def authorize(self, client: Client, token: str | None) -> None:
+        """Let a client stay, by this token.
 
         Raises:
-            Overloaded: too many have come with it.
+            Overloaded: too many have come, or too many with this token.
         """
+        self._check_room(sum(self._tokens.values()) if self.settings.tokens else len(self._clients))
         limit = self.settings.max_sessions_per_token
-        if self._tokens[token] >= limit:
+        if token is not None and self._tokens[token] >= limit:
             raise Overloaded(f"this token has all {limit} connections it may have; try again later")
-        self._tokens[token] += 1
         self._clients[client] = token
+        if token is not None:
+            self._tokens[token] += 1
+
+    def _check_room(self, taken: int) -> None:
+        if taken >= self.settings.max_sessions:
+            raise Overloaded(f"the server has all {self.settings.max_sessions} clients it takes; try again later")
 
     def dismiss(self, client: Client) -> None:
         """A client has left."""

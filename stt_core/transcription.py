@@ -24,6 +24,7 @@ class Request:
     language: str  # a Whisper code (`ko`, `en`, …) or `auto`
     quick: bool = False
     first: "Transcript | None" = None
+    hurried: bool = False  # many wait: a greedy look, and a second one only at what is plainly wrong
     draft: bool = False  # the utterance is still being said: a greedy look, never a second one
     task: Task = "transcribe"
     hotwords: str = ""  # words to expect, which bias the decoder

@@ -412,3 +412,79 @@ async def test_long_requests_do_not_make_short_ones_look_slow() -> None:
         model.may_run.set()
         assert 200 == await running.result()
         assert [2] * 5 == [await job.result() for job in jobs]
+
+
+# ---- hurry
+
+
+def hurrying(model: Model, cost_s: float) -> Batcher[int, int]:
+    """A batcher that believes in this cost and makes 1,000 times as much of what it hurries."""
+    batcher = Batcher(
+        model, max_batch_size=2, hurry=lambda number: 1000 * number, hurry_after_s=1.0, hurried_batch_size=5
+    )
+    batcher._cost_s = cost_s
+    return batcher
+
+
+async def test_finals_that_would_wait_long_are_hurried_in_larger_batches() -> None:
+    model = Model()
+    batcher = hurrying(model, cost_s=0.3)
+    async with serving(batcher, model):
+        model.may_run.clear()
+        first = await all_wait(batcher, [1])
+        await model.is_running(1)
+        later = await all_wait(batcher, range(2, 8))
+        model.may_run.set()
+        results = await asyncio.gather(*first, *later)
+
+    assert [[1], [2000, 3000, 4000, 5000, 6000]] == model.batches[:2]
+    assert 2 == results[0] and 4000 == results[1]
+
+
+async def test_finals_that_need_not_wait_long_are_not_hurried() -> None:
+    model = Model()
+    batcher = hurrying(model, cost_s=0.01)
+    async with serving(batcher, model):
+        model.may_run.clear()
+        first = await all_wait(batcher, [1])
+        await model.is_running(1)
+        later = await all_wait(batcher, range(2, 6))
+        model.may_run.set()
+        await asyncio.gather(*first, *later)
+
+    assert [[1], [2, 3], [4, 5]] == model.batches
+
+
+async def test_guesses_are_never_hurried() -> None:
+    model = Model()
+    batcher = hurrying(model, cost_s=0.3)
+    async with serving(batcher, model):
+        model.may_run.clear()
+        first = await all_wait(batcher, [1])
+        await model.is_running(1)
+        guesses = [batcher.enqueue(n, session=n, priority=Priority.SPECULATIVE) for n in range(2, 8)]
+        model.may_run.set()
+        await asyncio.gather(*first, *(guess.result() for guess in guesses))
+
+    assert [[1], [2, 3], [4, 5], [6, 7]] == model.batches
+
+
+async def test_a_session_with_much_to_say_makes_nobody_else_wait_beyond_the_limit() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda numbers: list(numbers), size=float, max_wait_s=30.0)
+    batcher._cost_s = 0.1
+    for _ in range(6):
+        batcher.enqueue(60, session="long")
+    with pytest.raises(Overloaded):
+        batcher.enqueue(60, session="long")
+
+    assert 0 == batcher.enqueue(1, session="short").turn
+
+
+async def test_a_crowd_makes_everybody_wait() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda numbers: list(numbers), size=float, max_wait_s=30.0)
+    batcher._cost_s = 0.1
+    for session in range(6):
+        batcher.enqueue(60, session=session)
+
+    with pytest.raises(Overloaded):
+        batcher.enqueue(1, session="one more")

@@ -661,3 +661,14 @@ def test_a_quick_look_that_is_sure_is_the_careful_one(engine):
     [mom] = [request(clip) for clip in clips("ko") if clip.id == "mom"]
 
     assert engine.transcribe([mom]) == engine.transcribe([Request(mom.samples, "ko", quick=True)])
+
+
+@pytest.mark.model
+def test_what_is_hurried_is_greedy_and_gets_no_second_look(engine: WhisperEngine) -> None:
+    samples = read_audio(TEST_AUDIO / "answer_tree_frog.wav")
+    [draft] = engine.transcribe([Request(samples, "ko", draft=True)])
+    before = dict(engine.counts)
+    [hurried] = engine.transcribe([Request(samples, "ko", hurried=True)])
+
+    assert draft.text == hurried.text != ""
+    assert before == engine.counts

@@ -14,10 +14,10 @@ def shown(*texts: str) -> list[tuple[str, str] | None]:
     return [partials.take(text, S * i) for i, text in enumerate(texts, 1)]
 
 
-def test_the_first_partial_is_due_a_third_of_a_second_into_the_speech():
+def test_the_first_partial_is_due_a_quarter_of_a_second_into_the_speech():
     partials = Partials(START)
 
-    assert [False, True] == [partials.is_due(START + round(0.34 * S)), partials.is_due(START + round(0.35 * S))]
+    assert [False, True] == [partials.is_due(START + 3999), partials.is_due(START + 4000)]
 
 
 def test_none_is_due_while_one_is_under_way():
@@ -33,6 +33,26 @@ def test_the_next_is_due_half_a_second_after_the_last_was_asked_for():
     partials.take("문", START + S + 1600)
 
     assert [False, True] == [partials.is_due(START + S + 7999), partials.is_due(START + S + 8000)]
+
+
+def test_while_there_is_nothing_to_show_the_next_is_due_a_quarter_of_a_second_after_the_last():
+    heard_nothing, lost = Partials(START), Partials(START)
+    for partials in (heard_nothing, lost):
+        partials.asked(START + S)
+    heard_nothing.take("", START + S + 1600)
+    lost.lost(START + S + 1600)
+
+    for partials in (heard_nothing, lost):
+        assert [False, True] == [partials.is_due(START + S + 3999), partials.is_due(START + S + 4000)]
+
+
+def test_one_that_is_lost_after_a_text_was_shown_is_not_made_up_for_sooner():
+    partials = Partials(START)
+    partials.take("문", START + S)
+    partials.asked(START + 2 * S)
+    partials.lost(START + 2 * S + 1600)
+
+    assert [False, True] == [partials.is_due(START + 2 * S + 7999), partials.is_due(START + 2 * S + 8000)]
 
 
 def test_or_twice_what_the_last_one_took():
@@ -58,9 +78,15 @@ def test_a_text_that_was_not_asked_for_puts_the_next_one_off():
     assert [False, True] == [partials.is_due(START + S + 7999), partials.is_due(START + S + 8000)]
 
 
-def test_two_texts_in_a_row_make_stable_what_they_begin_with_alike():
-    assert [("문을", ""), ("문을 열어", "문을"), ("문을 열어 줘", "문을 열어")] == shown(
-        "문을", "문을 열어", "문을 열어 줘"
+def test_two_texts_in_a_row_make_stable_what_they_begin_with_alike_before_the_last_word_of_the_earlier():
+    assert [("문을", ""), ("문을 열어", ""), ("문을 열어 줘", "문을"), ("문을 열어 줘", "문을 열어")] == shown(
+        "문을", "문을 열어", "문을 열어 줘", "문을 열어 줘"
+    )
+
+
+def test_a_word_that_was_cut_twice_alike_is_not_stable():
+    assert [("문을 열", ""), ("문을 열", "문을"), ("문을 열어 줘", "문을")] == shown(
+        "문을 열", "문을 열", "문을 열어 줘"
     )
 
 
@@ -70,21 +96,21 @@ def test_a_word_of_which_more_was_heard_is_another_word():
 
 def test_what_is_stable_stays_although_a_later_text_denies_it():
     assert [
-        ("문을 열어", ""),
-        ("문을 열어", "문을 열어"),
-        ("문을 열어", "문을 열어"),
+        ("문을 열어 줘", ""),
         ("문을 열어 줘", "문을 열어"),
-    ] == shown("문을 열어", "문을 열어", "창을 닫아", "창을 닫아 줘")
+        ("문을 열어", "문을 열어"),
+        ("문을 열어 봐", "문을 열어"),
+    ] == shown("문을 열어 줘", "문을 열어 줘", "창을 닫아", "창을 닫아 봐")
 
 
 def test_stable_words_keep_the_spelling_in_which_they_were_shown():
-    assert [("Hello", ""), ("hello there", "hello"), ("hello there you", "hello there")] == shown(
-        "Hello", "hello there", "Hello, there you"
+    assert [("Hello there", ""), ("hello there", "hello"), ("hello There you", "hello")] == shown(
+        "Hello there", "hello there", "Hello, There you"
     )
 
 
 def test_a_shorter_text_takes_nothing_back():
-    assert ("문을 열어", "문을 열어") == shown("문을 열어", "문을 열어", "문을")[-1]
+    assert ("문을 열어", "문을 열어") == shown("문을 열어 줘", "문을 열어 줘", "문을")[-1]
 
 
 def test_an_empty_text_shows_nothing_before_there_is_something():

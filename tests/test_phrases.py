@@ -11,6 +11,7 @@ from local_dev.bench_phrases import LANGUAGES, Case, outcome, read_cases
 from stt_core import korean, phrases
 from stt_core.phrases import (
     MARGIN,
+    MAX_CHARS,
     MAX_PHRASE_CHARS,
     MAX_PHRASES,
     MAX_TEXT_CHARS,
@@ -288,10 +289,15 @@ def test_too_much_is_refused_with_a_sentence() -> None:
 
 
 def test_the_most_that_is_allowed_is_answered() -> None:
-    book = PhraseBook(f"{i}{'밟' * (MAX_PHRASE_CHARS - 4)}" for i in range(MAX_PHRASES))
+    book = PhraseBook(f"{i}{'밟' * (MAX_PHRASE_CHARS - 4)}" for i in range(MAX_CHARS // MAX_PHRASE_CHARS))
     match = book.match("문을 " + "뷁" * MAX_TEXT_CHARS * 2)
 
     assert match is None or not match.accepted
+
+
+def test_more_characters_than_are_allowed_together_are_refused() -> None:
+    with pytest.raises(PhraseError, match="20000 characters together"):
+        PhraseBook(f"{i}{'밟' * (MAX_PHRASE_CHARS - 4)}" for i in range(MAX_PHRASES))
 
 
 def test_what_lies_beyond_the_longest_text_is_not_looked_at() -> None:
