@@ -56,6 +56,18 @@ def test_every_example_is_a_message_of_the_protocol(path: Path) -> None:
         assert json.loads(example) == json.loads(parse_server_message(example).to_json())
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_the_examples_of_the_readmes_are_messages_too(name: str) -> None:
+    text = (FOLDER.parent / name).read_text(encoding="utf-8")
+    client, server = sent(text, "→"), sent(text, "←")
+
+    assert client and server
+    for example in client:
+        assert json.loads(example).items() <= parse_client_message(example).model_dump().items()
+    for example in server:
+        assert json.loads(example) == json.loads(parse_server_message(example).to_json())
+
+
 def test_both_languages_have_the_same_examples_and_tables() -> None:
     blocks = [re.findall(r"^[→←].*", text, re.MULTILINE) for text in (ENGLISH, KOREAN)]
     assert [line for line in blocks[0] if "{" in line] == [line for line in blocks[1] if "{" in line]
