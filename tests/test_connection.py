@@ -272,6 +272,16 @@ def test_a_token_has_a_limit_of_its_own_however_it_comes() -> None:
             assert "ready" == again.next().type
 
 
+def test_who_has_no_token_yet_takes_nobodys_place() -> None:
+    with client_of(FakeEngine(), token="a", max_sessions=1) as client, player(client), player(client, JSON) as stranger:
+        with player(client, JSON + "&token=a") as first, player(client, JSON + "&token=a") as second:
+            assert "ready" == first.next().type
+            [error], code = second.goodbye()
+            assert ("busy", 4503) == (error.code, code)
+        [error], code = stranger.goodbye()
+        assert ("busy", 4503) == (error.code, code)
+
+
 # ---- how long and how much
 
 

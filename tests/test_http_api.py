@@ -351,7 +351,7 @@ def test_without_a_model_clients_are_told_no_more_than_that():
 
 def test_a_defect_is_answered_in_a_sentence(caplog):
     def fail(request: Request) -> str:
-        raise RuntimeError("/work/secret.py is broken")
+        raise RuntimeError("/srv/secret.py is broken")
 
     with app_of(FakeEngine(fail)) as client:
         assert (500, "internal_error", None) == error(post(client))
