@@ -99,7 +99,8 @@ class Batcher(Generic[RequestT, ResultT]):
         max_waiting: requests in the queue; one more is refused with Overloaded.
         max_wait_s: a request that would wait longer, or has, is refused with Overloaded.
         on_batch: told of every batch that ran.
-        hurry: makes a cheaper request of a final, for when a final would wait longer than `hurry_after_s`.
+        hurry: makes a cheaper request of a final, for when the last of those that wait would wait longer than
+            `hurry_after_s` for its batch to begin.
         hurried_batch_size: how many of those there are in a batch.
     """
 
@@ -228,7 +229,9 @@ class Batcher(Generic[RequestT, ResultT]):
         if kind is None:
             return []
         peers = sorted((job for job in self._waiting if job.priority is kind), key=lambda job: job.turn)
-        hurried = self._hurry if kind is Priority.FINAL and self.expected_wait_s > self._hurry_after_s else None
+        before_last = sum(self._size(job.request) for job in peers[:-1])
+        late = kind is Priority.FINAL and before_last * self._cost_s / self._workers > self._hurry_after_s
+        hurried = self._hurry if late else None
         most = self._hurried_batch_size if hurried else self._max_batch_size
         peers = peers[: min(most, -(-len(peers) // self._workers))]
         works = accumulate(self._size(job.request) for job in peers)

@@ -455,6 +455,15 @@ async def test_finals_that_need_not_wait_long_are_not_hurried() -> None:
     assert [[1], [2, 3], [4, 5]] == model.batches
 
 
+async def test_a_final_by_itself_is_never_hurried_however_long_it_is() -> None:
+    model = Model()
+    batcher = hurrying(model, cost_s=100.0)
+    async with serving(batcher, model):
+        assert 14 == await batcher.submit(7)
+
+    assert [[7]] == model.batches
+
+
 async def test_guesses_are_never_hurried() -> None:
     model = Model()
     batcher = hurrying(model, cost_s=0.3)
