@@ -137,12 +137,7 @@ class Batcher(Generic[RequestT, ResultT]):
         self._guessing = 0  # workers that run guesses or partials
         self._cost_s = 0.0  # running mean of what a unit of work costs a worker
 
-    @property
-    def expected_wait_s(self) -> float:
-        """How long the last of the finals that wait now will have waited for its batch to begin."""
-        return self._wait_s(self._max_waiting)
-
-    def _wait_s(self, turn: int) -> float:
+    def expected_wait_s(self, turn: int) -> float:
         """How long a final in this turn of its session would wait: those in later turns stand behind it."""
         before = (
             job
@@ -170,7 +165,7 @@ class Batcher(Generic[RequestT, ResultT]):
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} utterances are waiting already; try again in a moment")
         turn = len(self._peers(session, priority))
-        if self._wait_s(turn) > self._max_wait_s:
+        if self.expected_wait_s(turn) > self._max_wait_s:
             raise Overloaded(f"the wait is over {self._max_wait_s:.0f} s; try again in a moment")
         job = Job(request, session, priority, turn, asyncio.get_running_loop().create_future())
         self._waiting.append(job)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 import anyio
 import anyio.to_thread
@@ -64,7 +64,7 @@ from stt_core.session import (
     Withdraw,
 )
 from stt_core.settings import is_loopback
-from stt_core.transcription import Decoding, Timing, Transcript
+from stt_core.transcription import Decoding, Task, Timing, Transcript
 from stt_core.utterances import Utterance
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,9 @@ LEAVE_GRACE_S = 5.0  # for the last texts of a session that has grown too old
 
 CODE_OF_CLOSE: Mapping[int, ErrorCode] = {close: code for code, close in CLOSE_CODES.items()}
 CLIENTS_REASONS = ("flush", "message", "end")  # the client chose where the utterance ends
-TASKS = ("transcribe", "translate")
+TASKS: tuple[Task, ...] = get_args(Task)
+
+ChoiceT = TypeVar("ChoiceT", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,7 @@ class Connection:
         language = query.get("language", settings.language).lower()
         if language != "auto" and language not in LANGUAGES:
             raise ProtocolError(4400, f"language must be auto or a Whisper code such as ko or en, not {language!r:.20}")
-        decoding = Decoding(language, task)  # type: ignore[arg-type]  # one of TASKS
+        decoding = Decoding(language, task)
         vad, options, longest_s = await self._server.vad(), settings.endpointing_options, settings.max_push_to_talk_s
         if self._json:
             self._session = EventSession(
@@ -246,7 +248,7 @@ class Connection:
                 vad,
                 options,
                 ready=self._ready(),
-                endpointing=endpointing,  # type: ignore[arg-type]  # one of ENDPOINTINGS
+                endpointing=endpointing,
                 decoding=decoding,
                 max_push_to_talk_s=longest_s,
             )
@@ -255,7 +257,7 @@ class Connection:
                 audio_format,
                 vad,
                 options,
-                endpointing=endpointing,  # type: ignore[arg-type]  # one of ENDPOINTINGS
+                endpointing=endpointing,
                 decoding=decoding,
                 max_push_to_talk_s=longest_s,
                 failure_text=settings.failure_text,
@@ -537,7 +539,7 @@ class Connection:
                 if timing.audio_ms:
                     metrics.ttfs("flush" if reason == "flush" else "endpoint", timing.ttfs_ms / 1000)
         sent = await self._send(message.to_json())
-        if sent and isinstance(message, Final) and message.timing.audio_ms:
+        if sent and isinstance(message, Final):  # one without speech, too: broken audio may not sound like any
             self._examine(message.utterance, whole=message.reason in CLIENTS_REASONS, ended=True)
         if sent and isinstance(message, Ready) and not self._server.loaded:
             return await self._send(Status(eta_ms=round(1000 * self._server.eta_s)).to_json())
@@ -661,11 +663,12 @@ def _settled(number: int, priority: Priority, error: Exception) -> _Lost | _Fail
     return _Lost(number) if speculative else _Failed(number, error)
 
 
-def _choice(query: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:
+def _choice(query: Mapping[str, str], name: str, choices: tuple[ChoiceT, ...], default: ChoiceT) -> ChoiceT:
     value = query.get(name, default)
-    if value not in choices:
-        raise ProtocolError(4400, f"{name} must be {', '.join(choices)}, not {value!r:.20}")
-    return value
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise ProtocolError(4400, f"{name} must be {', '.join(choices)}, not {value!r:.20}")
 
 
 def _integer(text: str, name: str) -> int:

@@ -347,12 +347,12 @@ async def test_the_expected_wait_is_known_and_bounded() -> None:
     model = Model()
     batcher = Batcher(model, max_wait_s=1.0)
     async with serving(batcher, model):
-        assert 0.0 == batcher.expected_wait_s
+        assert 0.0 == batcher.expected_wait_s(0)
         await batcher.submit(1)
         batcher._cost_s = 0.4  # as if that had been slow
         model.may_run.clear()
         jobs = [batcher.enqueue(number) for number in range(2, 5)]
-        assert 1.2 == pytest.approx(batcher.expected_wait_s)
+        assert [0.4, 1.2] == pytest.approx([batcher.expected_wait_s(turn) for turn in (0, 3)])
         with pytest.raises(Overloaded, match="the wait is over 1 s"):
             batcher.enqueue(5)
         model.may_run.set()
@@ -408,7 +408,7 @@ async def test_long_requests_do_not_make_short_ones_look_slow() -> None:
         running = batcher.enqueue(100)  # ten seconds of it
         await model.is_running(1)
         jobs = [batcher.enqueue(1) for _ in range(5)]
-        assert 0.5 == pytest.approx(batcher.expected_wait_s)
+        assert 0.5 == pytest.approx(batcher.expected_wait_s(5))
         model.may_run.set()
         assert 200 == await running.result()
         assert [2] * 5 == [await job.result() for job in jobs]

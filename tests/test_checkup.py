@@ -57,6 +57,31 @@ def test_a_json_client_is_told_after_its_final_in_its_language() -> None:
     assert len(json.dumps(said[-1]).encode()) < 1024
 
 
+def test_a_muted_microphone_is_told_although_nobody_spoke() -> None:
+    with client_of(FakeEngine(), doctor=True) as client, connect(client, "?events=json&language=en") as socket:
+        socket.receive_text()
+        socket.send_text('{"type":"start","id":"a"}')
+        socket.send_bytes(bytes(48_000))
+        socket.send_text('{"type":"flush"}')
+        said = [json.loads(socket.receive_text()) for _ in range(2)]
+
+    assert ["final", "warning"] == [message["type"] for message in said]
+    assert (0, "digital_silence") == (said[0]["timing"]["audio_ms"], said[1]["code"])
+
+
+def test_audio_that_nobody_listened_to_is_no_fault() -> None:
+    with client_of(FakeEngine(), doctor=True) as client, connect(client, "?events=json") as socket:
+        socket.receive_text()
+        for text in ('{"type":"start","id":"a"}', '{"type":"cancel"}'):
+            socket.send_text(text)
+        socket.send_bytes(FLOATS[:60_000])
+        for text in ('{"type":"flush"}', '{"type":"end"}'):
+            socket.send_text(text)
+        said = [json.loads(socket.receive_text())["type"] for _ in range(3)]
+
+    assert ["dropped", "final", "closed"] == said
+
+
 def test_a_plain_client_is_told_nothing_but_the_log_is(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), client_of(FakeEngine(), doctor=True) as client, connect(client) as socket:
         for _ in range(2):

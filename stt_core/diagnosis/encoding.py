@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stt_core.audio import SAMPLE_BYTES, AudioFormat, Encoding, wav_header_bytes
-from stt_core.diagnosis.findings import Finding
+from stt_core.diagnosis.findings import Code, Finding
 
 Bytes = NDArray[np.uint8]
 
@@ -203,8 +203,8 @@ def find_reading(data: bytes, audio_format: AudioFormat) -> tuple[Reading, Findi
         gain, share = float(gains.mean()), float(better.mean())
         if best.encoding != declared.encoding:
             sane = rated[best][1] if best.encoding == "f32le" else own_sane
-            code = "float32_as_int16" if best.encoding == "f32le" else "int16_as_float32"
-            return best, Finding(code, share, {"sane_percent": 100 * sane, "gain_bits": gain})  # type: ignore[arg-type]
+            code: Code = "float32_as_int16" if best.encoding == "f32le" else "int16_as_float32"
+            return best, Finding(code, share, {"sane_percent": 100 * sane, "gain_bits": gain})
         if best.swapped:
             evidence = {"gain_bits": gain, "sample_bytes": float(SAMPLE_BYTES[best.encoding])}
             return best, Finding("byte_swapped", share, evidence)
