@@ -1,6 +1,11 @@
 """What `bench engine` asks besides accuracy: what a cut vocabulary changes, and what batches, workers and threads cost.
 
 Second looks are left out everywhere, so that one doubtful clip does not decide.
+
+A cut is held against the whole model twice. *As it is*, tokens that were cut away take their share of the probability,
+and beams that are close may change places. *Told to leave them out* (`suppress_tokens`, CTranslate2's own way of
+forbidding tokens), it chooses among the same tokens as the cut one: here every text must be equal, or the cut lost
+something.
 """
 
 import time
@@ -21,6 +26,7 @@ from stt_core.engine import WhisperEngine
 from stt_core.transcription import Request
 from stt_core.utterances import whole_utterance
 from stt_core.vad import SileroVad
+from stt_core.vocabulary import Ids
 
 CUTS = (("ko",), ("en",), ("ko", "en"))
 BATCH_SIZES = (1, 2, 4, 8)
@@ -44,31 +50,64 @@ def _loaded(model: str, cache_dir: Path | None, **options: Any) -> WhisperEngine
 def compare_cuts(
     clips: Sequence[Clip], model: str, cache_dir: Path | None, beam_size: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    """For each set of languages and each beam: the texts, and how many of them the cut changed."""
+    """For each set of languages and each beam: the texts, and how many of them are those of the whole model, as it is
+    and told to leave out what the cut left out."""
     requests = requests_of(clips)
     spoken = {request.language for request in requests}
     cuts = [cut for cut in CUTS if set(cut) <= spoken]
-    task = progress.add_task("cut vocabularies", total=2 * (1 + len(cuts)) * len(requests))
+    own = {cut: [request for request in requests if request.language in cut] for cut in cuts}
+    task = progress.add_task("cut vocabularies", total=6 * sum(map(len, own.values())))
 
-    def texts(languages: Sequence[str], own: Sequence[Request]) -> list[tuple[str, str]]:
+    def texts(engine: WhisperEngine, requests: Sequence[Request]) -> list[tuple[str, str]]:
         """Greedy and with the beam."""
-        engine = _loaded(model, cache_dir, languages=languages, beam_size=beam_size)
         found = []
-        for request in own:
+        for request in requests:
             ways = replace(request, draft=True), request
             found.append((engine.transcribe([ways[0]])[0].text, engine.transcribe([ways[1]])[0].text))
             progress.advance(task, 2)
         return found
 
-    whole = texts((), requests)
     rows = []
     for cut in cuts:
-        members = [i for i, request in enumerate(requests) if request.language in cut]
-        pairs = list(zip([whole[i] for i in members], texts(cut, [requests[i] for i in members]), strict=True))
-        greedy, beam = (sum(one[way] == other[way] for one, other in pairs) for way in (0, 1))
-        rows.append({"languages": list(cut), "texts": len(pairs), "equal_greedy": greedy, "equal_beam": beam})
-    progress.update(task, completed=progress.tasks[task].total)
+        engine = _loaded(model, cache_dir, languages=cut, beam_size=beam_size)
+        whole = _loaded(model, cache_dir, beam_size=beam_size)
+        given = texts(engine, own[cut])
+        row: dict[str, Any] = {"languages": list(cut), "texts": len(given)}
+        for name in ("whole", "told"):
+            if name == "told":
+                _leave_out(whole, kept_by(engine))
+            pairs = list(zip(given, texts(whole, own[cut]), strict=True))
+            for way, beam in enumerate(("greedy", "beam")):
+                row[f"equal_{name}_{beam}"] = sum(one[way] == other[way] for one, other in pairs)
+        rows.append(row)
     return rows
+
+
+class _Told:
+    """A CTranslate2 model that is told to leave tokens out."""
+
+    def __init__(self, model: Any, ids: Sequence[int]) -> None:
+        self._model = model
+        self._suppressed = [-1, *ids]  # -1: those of the model's own configuration, too
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def generate(self, *arguments: Any, **options: Any) -> Any:
+        return self._model.generate(*arguments, suppress_tokens=self._suppressed, **options)
+
+
+def kept_by(engine: WhisperEngine) -> Ids:
+    """The whole vocabulary's ids of the tokens that a cut engine knows."""
+    assert engine._main is not None and engine._main.kept is not None, "the vocabulary was not cut"
+    return engine._main.kept
+
+
+def _leave_out(engine: WhisperEngine, kept: Ids) -> None:
+    """Let an engine with the whole vocabulary use these tokens only."""
+    whisper = engine._loaded.whisper
+    every = np.arange(whisper.hf_tokenizer.get_vocab_size())
+    whisper.model = _Told(whisper.model, np.setdiff1d(every, kept).tolist())
 
 
 def time_batches(
@@ -129,10 +168,14 @@ def sheets_of(
     """The tables of all three."""
     return [
         Sheet(
-            "texts equal to those of the whole vocabulary",
-            ["cut to", "texts", "greedy", "beam"],
+            "texts of a cut vocabulary that are equal to the whole one's",
+            ["cut to", "texts", "as it is: greedy", "beam", "told to leave the others out: greedy", "beam"],
             [
-                ["+".join(row["languages"]), *(str(row[key]) for key in ("texts", "equal_greedy", "equal_beam"))]
+                [
+                    "+".join(row["languages"]),
+                    str(row["texts"]),
+                    *(str(row[f"equal_{name}_{beam}"]) for name in ("whole", "told") for beam in ("greedy", "beam")),
+                ]
                 for row in cuts
             ],
         ),

@@ -6,7 +6,8 @@ agree on, word by word, but for the word at which the earlier one ended. What ha
 taken back: where a later text disagrees, the client goes on seeing the stable words, and the `final` has the last say.
 
 At most one request is under way. The next one is due when a fixed stretch of audio has come, or twice what the last
-one took if that is longer, so that partials slow down on a busy machine before anything else does.
+one took if that is longer, so that partials slow down on a busy machine before anything else does. While there is
+nothing to show yet, the next one follows the last.
 
 Source: Macháček, Dabre, Bojar, "Turning Whisper into Real-Time Transcription System" (2023), after Liu, Spanakis,
 Niehues, "Low-Latency Sequence-to-Sequence Speech Recognition" (2020).
@@ -50,14 +51,14 @@ class Partials:
         if agreed > kept:
             self._stable += words[kept:agreed]
         self._words = words
-        self._wait(position)
         shown = [*self._stable, *words[len(self._stable) :]]
+        self._wait(position, PATIENCE if shown else 1.0)
         return (" ".join(shown), " ".join(self._stable)) if shown else None
 
-    def _wait(self, position: int) -> None:
+    def _wait(self, position: int, patience: float = PATIENCE) -> None:
         asked = position if self._asked is None else self._asked
         pause_s = EVERY_S if self._words or self._stable else AGAIN_AFTER_S
-        self._due = asked + round(max(pause_s * SAMPLE_RATE, PATIENCE * (position - asked)))
+        self._due = asked + round(max(pause_s * SAMPLE_RATE, patience * (position - asked)))
         self._asked = None
 
     def _agreed(self, words: list[str]) -> int:

@@ -46,6 +46,14 @@ def test_while_there_is_nothing_to_show_the_next_is_due_a_quarter_of_a_second_af
         assert [False, True] == [partials.is_due(START + S + 3999), partials.is_due(START + S + 4000)]
 
 
+def test_while_there_is_nothing_to_show_a_slow_one_is_followed_at_once():
+    partials = Partials(START)
+    partials.asked(START + S)
+    partials.take("", START + 2 * S)
+
+    assert [False, True] == [partials.is_due(START + 2 * S - 1), partials.is_due(START + 2 * S)]
+
+
 def test_one_that_is_lost_after_a_text_was_shown_is_not_made_up_for_sooner():
     partials = Partials(START)
     partials.take("문", START + S)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from local_dev.bench import run_engine_bench, select_clips
 from local_dev.study import Cell, Look, pooled, run_study, summarise
-from local_dev.study_serving import sheets_of
+from local_dev.study_serving import compare_cuts, sheets_of
 from stt_core.errors import SettingsError
 from stt_core.scoring import Score
 
@@ -53,12 +54,15 @@ def test_a_clip_counts_in_the_bucket_of_its_speech_and_in_all_of_them():
 
 def test_the_tables_say_what_was_measured():
     cuts, batches, workers = sheets_of(
-        [{"languages": ["ko", "en"], "texts": 4, "equal_greedy": 4, "equal_beam": 3}],
+        [
+            {"languages": ["ko", "en"], "texts": 5}
+            | {"equal_whole_greedy": 4, "equal_whole_beam": 3, "equal_told_greedy": 5, "equal_told_beam": 2}
+        ],
         [{"size": 2, "seconds": 0.5}],
         [{"workers": 2, "threads": 1, "utterances_per_s": 8.0, "median_s": 0.25}],
     )
 
-    assert [["ko+en", "4", "4", "3"]] == cuts.rows
+    assert [["ko+en", "5", "4", "3", "5", "2"]] == cuts.rows
     assert [["2", "500 ms", "250 ms"]] == batches.rows
     assert [["2 x 1", "8.00", "250 ms"]] == workers.rows
 
@@ -91,3 +95,15 @@ def test_the_bench_compares_the_engine_with_stock_the_cut_with_the_whole_and_bat
     assert [1, 2, 4, 8] == [row["size"] for row in result["batches"]]
     assert [(1, 1), (2, 1), (1, 2)] == [(row["workers"], row["threads"]) for row in result["workers"]]
     assert (tmp_path / "engine.html").is_file()
+
+
+@pytest.mark.model
+def test_a_cut_loses_nothing_but_the_tokens_that_were_left_out():
+    clips = [clip for language in ("ko", "en") for clip in select_clips(TEST_AUDIO, language)[:3]]
+    with Progress(disable=True) as progress:
+        rows = compare_cuts(clips, "base", None, 5, progress)
+
+    assert [["ko"], ["en"], ["ko", "en"]] == [row["languages"] for row in rows]
+    assert [(row["texts"], row["texts"]) for row in rows] == [
+        (row["equal_told_greedy"], row["equal_told_beam"]) for row in rows
+    ]
