@@ -15,8 +15,10 @@ line counts as infinite, so that p95 tells of it. Of several lines for one utter
 A step is held if its p95 is within the limit and nobody was turned away. The number grows until two steps in a row are
 not held, since a step has few utterances and one of them may fall into another process's busy second; "sessions held"
 is the largest number that was. CPU is what the server process used during the step, in cores. Memory is resident memory
-at the end of the step, with all sessions still open; memory per session is its slope over the steps by least squares,
-what larger batches cost included.
+at the end of the step, with all sessions still open.
+
+What a session costs is measured before the steps, apart from what larger batches cost: a first crowd speaks, one
+session after the other, and stays; memory per session is what a second crowd adds to that, which speaks as well.
 
 The load generator shares the machine: its own CPU is told, and how late it sent its frames. Where frames are late
 by tens of milliseconds, the figures are the client's as much as the server's, and the server would hold more.
@@ -31,7 +33,7 @@ import random
 import time
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,12 +43,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from local_dev.bench import read_manifest
-from local_dev.live_client import Lag, Line, Player, clock, duration_s, playing, room_noise
-from local_dev.live_report import Sheet, header, ms, new_figure, percentile, slope, write_report
+from local_dev.live_client import Lag, Line, Player, clock, duration_s, frames, playing, room_noise
+from local_dev.live_report import Sheet, header, ms, new_figure, percentile, write_report
 from local_dev.live_server import Server, server_under_test
 from local_dev.live_ttfs import find_speech
 from stt_core.audio import SAMPLE_RATE, read_audio, to_s16le
-from stt_core.client import ClientError
+from stt_core.client import ClientError, PlainClient
 from stt_core.errors import SettingsError
 from stt_core.scoring import Score, score
 from stt_core.vad import SileroVad
@@ -61,6 +63,7 @@ ROOM_DBFS = -60.0
 ROOM_S = 30.0  # the room's noise is repeated after this
 LIMIT_S = 1.0  # of p95 TTFS
 DRAIN_S = 10.0  # after a step, for what is still to come
+FIRST_CROWD, CROWD = 20, 80  # sessions, to see what one costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,23 @@ class Load:
             heard.turned_away.append(str(error))
         heard.answers += matched(self._mode, asked, lines)
 
+    async def crowd_mib(self, first: int, more: int) -> float | None:
+        """MiB that each of `more` sessions takes beside the `first`; None if the server cannot be seen."""
+        async with AsyncExitStack() as crowd:
+            used = []
+            for count in (first, more):
+                for number in range(count):
+                    client = await crowd.enter_async_context(
+                        PlainClient(f"{self._server.url}?endpointing=off", self._token)
+                    )
+                    for frame, _ in frames(self._sounds[number % len(self._sounds)].pcm, self._frame_s):
+                        await client.send(frame)
+                    await client.flush()
+                    await anext(aiter(client))
+                used.append(self._server.usage())
+        before, after = used
+        return round((after.rss_mib - before.rss_mib) / more, 3) if before and after else None
+
     async def _push_to_talk(
         self, player: Player, turns: Sequence[Turn], start_s: float, asked: list[tuple[Turn, float, float]]
     ) -> None:
@@ -276,6 +296,7 @@ def run_load_bench(
     server_pid: int | None = None,
     server_options: Sequence[str] = (),
     frame_ms: int = 100,
+    crowd: tuple[int, int] = (FIRST_CROWD, CROWD),
     seed: int = 0,
     console: Console | None = None,
 ) -> int:
@@ -291,6 +312,7 @@ def run_load_bench(
         url: of a running server, `server_pid` its process if it runs here; without it one is started, with
             `server_options` as its command line.
         frame_ms: audio in a message.
+        crowd: sessions that speak before, and those whose memory is measured.
         seed: of what is said and when.
 
     Raises:
@@ -311,6 +333,7 @@ def run_load_bench(
         load = Load(server, token, mode, sounds, frame_ms)
         asyncio.run(_step(load, server, 1, EVERY_S if mode == "ptt" else 3 * EVERY_S, random.Random(seed)))  # warm up
         idle = server.usage()
+        mib_per_session = asyncio.run(load.crowd_mib(*crowd))
         task = progress.add_task("players", total=len(sessions))
         for count in sessions:
             steps.append(asyncio.run(_step(load, server, count, seconds, drawn)))
@@ -318,12 +341,11 @@ def run_load_bench(
             if len(steps) >= 2 and not _is_held(steps[-1]) and not _is_held(steps[-2]):
                 break
     held = [step["sessions"] for step in steps if _is_held(step)]
-    memories = [(step["sessions"], step["rss_mib"]) for step in steps if step["rss_mib"] is not None]
     result |= {
         "sessions_held": max(held, default=0),
         "limit_found": not _is_held(steps[-1]),  # or there were not enough steps to tell
         "idle_rss_mib": round(idle.rss_mib, 1) if idle else None,
-        "mib_per_session": slope([s for s, _ in memories], [m for _, m in memories]),
+        "mib_per_session": mib_per_session,
         "steps": steps,
     }
     _plot_load(axes, steps, mode)
@@ -426,7 +448,7 @@ def _load_sheet(result: dict[str, Any], title: str) -> Sheet:
     ]
     more = "" if result["limit_found"] else " or more"
     per_session = result["mib_per_session"]
-    memory = f", {per_session:.2f} MiB per session" if math.isfinite(per_session) else ""
+    memory = "" if per_session is None else f", {per_session:.2f} MiB per session"
     # Lost: unanswered or turned away. CPU in cores, the client's beside the server's. Late: the client's worst frame.
     columns = ["sessions", "n", "p50", "p95", "lost", "CER", "CPU", "MiB", "client", "late"]
     held = f"{title}: {result['sessions_held']}{more} held at p95 ≤ {LIMIT_S:.0f} s{memory}"

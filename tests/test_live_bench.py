@@ -14,7 +14,7 @@ from servers import TEST_AUDIO
 
 from local_dev.bench import Clip
 from local_dev.live_client import Lag, Line, Player, clock, frames, room_noise
-from local_dev.live_load import Sound, Turn, load_sounds, matched, plan
+from local_dev.live_load import Sound, Turn, load_sounds, matched, plan, run_load_bench
 from local_dev.live_report import Sheet, new_figure, percentile, slope, write_report
 from local_dev.live_server import server_under_test
 from local_dev.live_ttfs import (
@@ -227,3 +227,14 @@ def test_ttfs_of_two_clips(tmp_path):
     assert 3 == result["cut_off"]["counted"]
     assert {"seed", "allowed_pause_ms", "frame_ms"} <= set(result["settings"])
     assert {"processor", "cores", "python", "versions"} <= set(result["machine"])
+
+
+@pytest.mark.model
+def test_the_load_of_one_player(tmp_path):
+    assert 0 == run_load_bench(TEST_AUDIO, tmp_path, sessions=(1,), seconds=12, limit=1, crowd=(1, 3))
+
+    result = json.loads((tmp_path / "load_ptt.json").read_text(encoding="utf-8"))
+    [step] = result["steps"]
+    assert (1, 0, 0) == (step["sessions"], step["turned_away"], step["unanswered"])
+    assert 0 <= result["mib_per_session"] < 64
+    assert 0 < step["cpu_cores"]
