@@ -1,4 +1,5 @@
-"""What `bench engine` asks besides accuracy: what a cut vocabulary changes, and what batches, workers and threads cost.
+"""What `bench engine` asks besides accuracy: what a cut vocabulary changes, and what batches, workers, threads and
+compute types cost.
 
 Second looks are left out everywhere, so that one doubtful clip does not decide.
 
@@ -30,7 +31,7 @@ from stt_core.vocabulary import Ids
 
 CUTS = (("ko",), ("en",), ("ko", "en"))
 BATCH_SIZES = (1, 2, 4, 8)
-WORKERS_AND_THREADS = ((1, 1), (2, 1), (1, 2))
+WORKERS_THREADS_TYPES = ((1, 1, "int8"), (2, 1, "int8"), (1, 2, "int8"), (1, 1, "float32"), (2, 1, "float32"))
 TIMED_CLIPS = 24  # so many of the first language; more say no more
 
 
@@ -88,13 +89,13 @@ class _Told:
 
     def __init__(self, model: Any, ids: Sequence[int]) -> None:
         self._model = model
-        self._suppressed = [-1, *ids]  # -1: those of the model's own configuration, too
+        self._ids = ids
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def generate(self, *arguments: Any, **options: Any) -> Any:
-        return self._model.generate(*arguments, suppress_tokens=self._suppressed, **options)
+    def generate(self, *arguments: Any, suppress_tokens: Sequence[int] = (-1,), **options: Any) -> Any:
+        return self._model.generate(*arguments, suppress_tokens=[*suppress_tokens, *self._ids], **options)
 
 
 def kept_by(engine: WhisperEngine) -> Ids:
@@ -128,7 +129,7 @@ def time_batches(
 
 def time_workers(
     clips: Sequence[Clip], model: str, cache_dir: Path | None, beam_size: int, progress: Progress
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Utterances a second, and the median time of one, while as many callers as workers always want one."""
     requests, languages = _timed_requests(clips)
 
@@ -138,8 +139,9 @@ def time_workers(
         return time.perf_counter() - began
 
     rows = []
-    for workers, threads in progress.track(WORKERS_AND_THREADS, description="workers and threads"):
-        engine = _loaded(model, cache_dir, languages=languages, beam_size=beam_size, workers=workers, threads=threads)
+    for workers, threads, compute_type in progress.track(WORKERS_THREADS_TYPES, description="workers and threads"):
+        options = {"workers": workers, "threads": threads, "compute_type": compute_type}
+        engine = _loaded(model, cache_dir, languages=languages, beam_size=beam_size, **options)
         with ThreadPoolExecutor(workers) as callers:
             list(callers.map(engine.transcribe, [requests[:1]] * workers))
             began = time.perf_counter()
@@ -147,8 +149,7 @@ def time_workers(
             whole = time.perf_counter() - began
         rows.append(
             {
-                "workers": workers,
-                "threads": threads,
+                **options,
                 "utterances_per_s": round(len(requests) / whole, 2),
                 "median_s": round(float(np.median(own)), 4),
             }
@@ -163,7 +164,7 @@ def _timed_requests(clips: Sequence[Clip]) -> tuple[list[Request], tuple[str, ..
 
 
 def sheets_of(
-    cuts: Sequence[Mapping[str, Any]], batches: Sequence[Mapping[str, float]], workers: Sequence[Mapping[str, float]]
+    cuts: Sequence[Mapping[str, Any]], batches: Sequence[Mapping[str, float]], workers: Sequence[Mapping[str, Any]]
 ) -> list[Sheet]:
     """The tables of all three."""
     return [
@@ -189,10 +190,11 @@ def sheets_of(
         ),
         Sheet(
             "workers and threads, one utterance at a time each",
-            ["workers x threads", "utterances a second", "median time of one"],
+            ["workers x threads", "compute type", "utterances a second", "median time of one"],
             [
                 [
                     f"{row['workers']} x {row['threads']}",
+                    row["compute_type"],
                     f"{row['utterances_per_s']:.2f}",
                     f"{1000 * row['median_s']:.0f} ms",
                 ]

@@ -59,12 +59,12 @@ def test_the_tables_say_what_was_measured():
             | {"equal_whole_greedy": 4, "equal_whole_beam": 3, "equal_told_greedy": 5, "equal_told_beam": 2}
         ],
         [{"size": 2, "seconds": 0.5}],
-        [{"workers": 2, "threads": 1, "utterances_per_s": 8.0, "median_s": 0.25}],
+        [{"workers": 2, "threads": 1, "compute_type": "int8", "utterances_per_s": 8.0, "median_s": 0.25}],
     )
 
     assert [["ko+en", "5", "4", "3", "5", "2"]] == cuts.rows
     assert [["2", "500 ms", "250 ms"]] == batches.rows
-    assert [["2 x 1", "8.00", "250 ms"]] == workers.rows
+    assert [["2 x 1", "int8", "8.00", "250 ms"]] == workers.rows
 
 
 def test_a_folder_without_a_manifest_is_a_sentence(tmp_path):
@@ -93,7 +93,9 @@ def test_the_bench_compares_the_engine_with_stock_the_cut_with_the_whole_and_bat
     assert 2 == result["languages"]["ko"]["files"] == len(result["files"])
     assert [(["ko"], 2)] == [(row["languages"], row["texts"]) for row in result["cuts"]]
     assert [1, 2, 4, 8] == [row["size"] for row in result["batches"]]
-    assert [(1, 1), (2, 1), (1, 2)] == [(row["workers"], row["threads"]) for row in result["workers"]]
+    assert [(1, 1, "int8"), (2, 1, "int8"), (1, 2, "int8"), (1, 1, "float32"), (2, 1, "float32")] == [
+        (row["workers"], row["threads"], row["compute_type"]) for row in result["workers"]
+    ]
     assert (tmp_path / "engine.html").is_file()
 
 
