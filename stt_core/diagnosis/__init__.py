@@ -25,7 +25,7 @@ from stt_core.diagnosis.encoding import (
 )
 from stt_core.diagnosis.findings import CODES, REPAIRABLE, Code, Finding
 from stt_core.diagnosis.pacing import Pacing
-from stt_core.diagnosis.rate import find_channels, nearest_rate
+from stt_core.diagnosis.rate import find_channels, find_rate, nearest_rate
 from stt_core.diagnosis.signal import Floats, Signal, examine
 
 __all__ = ["CODES", "REPAIRABLE", "Code", "Doctor", "Finding", "diagnose", "repair"]
@@ -130,8 +130,15 @@ class Doctor:
         signals = [Signal(_loudest_channel(piece, channels), audio_format.sample_rate) for piece in samples]
 
         arriving = None if speed is None else speed / explained
-        heard = [f for signal in signals for f in examine(signal, whole=whole and len(signals) == 1, arriving=arriving)]
+        paused = self._pacing.paused and not (speed and speed > FASTER)
+        at_the_edges = whole and len(signals) == 1
+        heard = [f for s in signals for f in examine(s, whole=at_the_edges, arriving=arriving, paused=paused)]
         gaps = {finding.code for finding in heard} & {"dropped_packets", "noise_gate"}
+        if speed is None and not {finding.code for finding in heard} - {"cut_start", "cut_end", "noise_gate"}:
+            rate = find_rate(max((signal.samples for signal in signals), key=len), audio_format.sample_rate)
+            if rate:
+                yield rate
+                return
         if self._pacing.pauses_missing():
             seconds = sum(signal.seconds for signal in signals)
             yield Finding("noise_gate", 0.9, {"cuts_per_s": self._pacing.pauses / max(0.1, seconds)})

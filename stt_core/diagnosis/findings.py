@@ -142,10 +142,10 @@ TEXTS: dict[Code, Text] = {
         "TSampleBuffer::MixBufferToChannels(1)로 섞으십시오.",
     ),
     "sample_rate": Text(
-        "The audio arrives at {likely_sample_rate_hz:.0f} Hz, but {declared_sample_rate_hz:.0f} Hz was declared.",
+        "The audio is at about {likely_sample_rate_hz:.0f} Hz, but {declared_sample_rate_hz:.0f} Hz was declared.",
         "Declare the SampleRate argument of the FAudioCapture callback; asking Windows for 16000 changes nothing. "
         "Resample 44100 Hz with Audio::Resample, never by leaving samples out.",
-        "오디오는 {likely_sample_rate_hz:.0f} Hz로 도착하는데 {declared_sample_rate_hz:.0f} Hz로 선언되었습니다.",
+        "오디오는 약 {likely_sample_rate_hz:.0f} Hz인데 {declared_sample_rate_hz:.0f} Hz로 선언되었습니다.",
         "FAudioCapture 콜백의 SampleRate를 그대로 선언하십시오(Windows에 16000을 요청해도 바뀌지 않습니다). 44100 "
         "Hz는 샘플을 건너뛰지 말고 Audio::Resample로 바꾸십시오.",
     ),

@@ -10,6 +10,7 @@ POINTS = 512  # kept at most; then every other one is forgotten
 MIN_ELAPSED_S = 0.35
 MIN_POINTS = 5
 PAUSE_S = 0.045  # a message that is so much later than its audio is long follows a pause
+CATCH_UP_S = 0.2  # of audio, in which a network delivers what it held back
 
 
 class Pacing:
@@ -25,6 +26,7 @@ class Pacing:
         self.pauses = 0  # messages that came late
         self.paused_s = 0.0  # by how much, all together
         self._before_pause = 0  # bytes that had come before the last of them
+        self._last_pause = (0, 0.0, 0.0)  # what `pauses`, `paused_s` and the delay were before it
         self._late_s = 0.0  # by how much the stream is behind its beginning now
         self._ahead_s = 0.0  # the least it was
 
@@ -32,6 +34,8 @@ class Pacing:
         """Note that so many bytes arrived at `at_s`, on any clock that never goes back."""
         if self._messages:
             late_s = at_s - self._last_s - byte_count / self._declared_bytes_per_s
+            if late_s > PAUSE_S:
+                self._last_pause = (self.pauses, self.paused_s, self._late_s - self._ahead_s)
             self._late_s += late_s
             self._ahead_s = min(self._ahead_s, self._late_s)
             if late_s > PAUSE_S:
@@ -52,15 +56,21 @@ class Pacing:
         elapsed_s = self._last_s - self._points[0][0] if self._points else 0.0
         return self._messages / elapsed_s if elapsed_s > 0 else 0.0
 
+    @property
+    def paused(self) -> bool:
+        """Whether the stream is behind because it stopped now and then; a slow client is late with every message."""
+        return 1 <= self.pauses < 0.5 * self._messages and self.paused_s > 0.5 * (self._late_s - self._ahead_s)
+
     def pauses_missing(self) -> bool:
         """Whether the stream stopped now and then and never caught up, as if pauses were not sent.
 
-        A network that stalls delivers afterwards what it held back; a slow client is late with every message.
+        A network that stalls delivers afterwards what it held back.
         """
-        behind_s = self._late_s - self._ahead_s
-        since_s = (self._bytes - self._before_pause) / self._declared_bytes_per_s
-        rare = 1 <= self.pauses < 0.5 * self._messages
-        return rare and since_s > 0.2 and max(0.15, 0.8 * self.paused_s) < behind_s < 1.6 * self.paused_s
+        pauses, paused_s, behind_s = self.pauses, self.paused_s, self._late_s - self._ahead_s
+        if (self._bytes - self._before_pause) / self._declared_bytes_per_s <= CATCH_UP_S:
+            pauses, paused_s, behind_s = self._last_pause  # what the last one held back may still come
+        rare = 1 <= pauses < 0.5 * self._messages
+        return rare and max(0.1, 0.8 * paused_s) < behind_s < 1.6 * paused_s
 
     def bytes_per_s(self) -> float | None:
         """The speed; None where too little arrived to tell."""

@@ -1,14 +1,36 @@
-"""How many channels there are, and which sample rate a speed stands for.
+"""How many channels there are, which sample rate a speed stands for, and which one the sound speaks for.
 
-The sample rate is told by the clock alone. Sound betrays it too little: of speech at 48 kHz read as 16 kHz, a logistic
-regression on its spectrum, pitch and rhythm, trained on half of 127 clips, knew 60 % of the other half by itself at no
-false alarm, and 87 % at 3 % of them.
+The clock tells a sample rate for certain. A recording that was sent whole has none, but speech has a pace of its own:
+in each third of an octave its level rises and falls so far and so fast, whoever speaks, in whichever language, through
+whichever microphone. From that a linear regression estimates by what factor a recording is slowed down. It is asked
+twice, of the samples as they were declared and as another rate would have them: only what sounds slow (or fast) in the
+first reading and natural in the second is told. The rest may be a child, a singer or a machine.
+
+The regression was fitted to 50 clips (Korean and English, men and women), each slowed down and sped up by up to a
+factor of 3.3, filtered, and with noise; on clips left out its standard error is 0.3, as a natural logarithm.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
+from stt_core.diagnosis.findings import Finding
 from stt_core.diagnosis.signal import Floats
 
+OTHERS_HZ = {16_000: 48_000, 44_100: 16_000, 48_000: 16_000}  # told by the sound: factors of about 3
+BANDS_HZ = 80 * 2 ** (np.arange(16) / 3)
+# Of the standard deviation (dB) in each band, and of the mean step between frames where it is loud.
+RANGE_WEIGHTS = (
+    0.029, 0.0, 0.013, 0.013, 0.006, 0.003, 0.008, -0.008, 0.001, -0.015, -0.012, 0.001, -0.012, 0.01, 0.038,
+)  # fmt: skip
+STEP_WEIGHTS = (
+    0.013, 0.013, -0.051, 0.033, -0.031, 0.018, 0.011, -0.011, -0.027, -0.018, -0.016, 0.017, -0.033, -0.049, -0.102,
+)  # fmt: skip
+BIAS = 0.455
+CONTRAST = 0.25  # by which both readings together must speak for the other rate
+NATURAL = 0.4  # how slow or fast the right reading may sound
+LEAST_RANGE_DB = 5.0  # of what is speech, in the right reading; noise has less
+STEPS_DB = (1.85, 5.2)  # likewise; wind has less, music and effects have more
 RATES_HZ = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 FRAMES_OF_SAMPLES = 1600  # judged one by one, so that one click does not decide
 
@@ -17,6 +39,56 @@ def nearest_rate(rate_hz: float, tolerance: float) -> int | None:
     """The usual sample rate that this is, if it is one."""
     nearest = min(RATES_HZ, key=lambda usual: abs(np.log(usual / rate_hz)))
     return nearest if abs(np.log(nearest / rate_hz)) <= tolerance else None
+
+
+class Pace(NamedTuple):
+    """How the sound moves when it is read at some rate."""
+
+    slowed: float  # natural logarithm of the factor by which speech is slowed down; 0: it is not
+    range_db: float  # standard deviation of the level in a third of an octave
+    step_db: float  # by which it changes in 16 ms
+
+
+def measure_pace(samples: Floats, sample_rate: int) -> Pace | None:
+    """The pace of speech, (n,) at `sample_rate` Hz; None if there is too little."""
+    frame, hop = round(0.032 * sample_rate), round(0.016 * sample_rate)
+    if len(samples) < 8 * frame:
+        return None
+    windows = np.lib.stride_tricks.sliding_window_view(samples - samples.mean(), frame)[::hop] * np.hanning(frame)
+    size = 1 << (2 * frame - 1).bit_length()
+    power = np.square(np.abs(np.fft.rfft(windows, size)))
+    edges = np.searchsorted(np.fft.rfftfreq(size, 1 / sample_rate), BANDS_HZ)
+    bands = np.add.reduceat(power[:, : edges[-1]], edges[:-1], axis=1)
+    loudest = float(np.percentile(bands.sum(axis=1), 95))
+    if loudest <= 0:
+        return None
+    level = 10 * np.log10(bands / loudest + 1e-4)
+    loud = bands.sum(axis=1) > 1e-2 * loudest
+    if loud.sum() < 8:
+        return None
+    ranges, steps = level.std(axis=0), np.abs(np.diff(level, axis=0))[loud[1:]].mean(axis=0)
+    slowed = float(ranges @ RANGE_WEIGHTS + steps @ STEP_WEIGHTS) + BIAS
+    return Pace(slowed, float(ranges.mean()), float(steps.mean()))
+
+
+def find_rate(samples: Floats, sample_rate: int) -> Finding | None:
+    """Whether speech, (n,) read at `sample_rate` Hz, is rather at another rate, three times as high or low."""
+    other = OTHERS_HZ.get(sample_rate)
+    if not other:
+        return None
+    declared, right = measure_pace(samples, sample_rate), measure_pace(samples, other)
+    if not declared or not right:
+        return None
+    contrast = (declared.slowed + right.slowed) * (1 if other > sample_rate else -1)
+    speech = right.range_db > LEAST_RANGE_DB and STEPS_DB[0] < right.step_db < STEPS_DB[1]
+    if contrast < CONTRAST or abs(right.slowed) > NATURAL or not speech:
+        return None
+    evidence = {
+        "declared_sample_rate_hz": float(sample_rate),
+        "likely_sample_rate_hz": float(other),
+        "slowed_down": float(np.exp(declared.slowed)),
+    }
+    return Finding("sample_rate", min(0.9, 0.6 + contrast / 4), evidence)
 
 
 def find_channels(samples: Floats) -> int:

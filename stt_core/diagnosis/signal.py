@@ -2,9 +2,10 @@
 
 Breaks. Where a piece of audio is missing, the waveform jumps, and a jump cannot be predicted: the residual of linear
 prediction (autocorrelation method, J. Makhoul, 1975) has a spike there. Speech has spikes of its own at every glottal
-pulse, but those do not know the packets that the client sends. So the residual is folded by each usual packet length
-and compared, at packet borders and elsewhere. A noise gate that leaves pauses out jumps as well, but only where it is
-quiet, and nothing quieter than its threshold is left.
+pulse, but a pulse surprises only who comes from the left, and a jump also who comes from the right, with time reversed:
+what counts is the geometric mean of both. And speech does not know the packets that the client sends. So the spikes
+are folded by each usual packet length and compared, at packet borders and elsewhere. A noise gate that leaves pauses
+out jumps as well, but only where it is quiet, and nothing quieter than its threshold is left.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ LSB = 1 / 32768
 SILENT_PEAK = 2.5 * LSB
 PREDICTION_ORDER = 16
 SPIKE_CAP = 12.0  # times the residual's median around it: a click must not outvote everything else
+LIVELY, FULL_OF_SPIKES = 0.5, 1.5  # standard deviations of the spikes: a beep has less, music with a beat has more
+GATE_BLOCK_S = 0.042  # the longest piece by which a gate decides
+OPENS_DB = 20.0  # below the loudest syllables, at which a gate may open
 PACKETS_MS = (10, 16, 20, 30, 32, 40, 60, 64, 100, 128)
 PACKETS_SAMPLES = (160, 256, 480, 512, 960, 1024, 2048, 4096)
 
@@ -77,10 +81,23 @@ class Signal:
 
     @cached_property
     def spikes(self) -> Floats:
+        """How surprising the step to each sample is, predicted from both sides, (n,)."""
+        body = self.centred[: len(self.centred) // (2 * self.frame) * 2 * self.frame]
+        forward, backward = self._surprise(body), self._surprise(body[::-1])[::-1]
+        return np.asarray(np.sqrt(forward * np.r_[np.zeros(1), backward[:-1]][: len(body)]))
+
+    def _surprise(self, samples: Floats) -> Floats:
         """How much larger the prediction residual is than its median around it, capped, (n,)."""
-        residual = self.by_frame(np.abs(_residual(self.centred, self.frame * 2)))
+        residual = self.by_frame(np.abs(_residual(samples, self.frame * 2)))
         around = np.median(residual, axis=1, keepdims=True) + 2 * LSB
         return np.minimum(residual / around, SPIKE_CAP).ravel()
+
+    @cached_property
+    def quiet(self) -> NDArray[np.bool_]:
+        """Which samples lie in the quieter half of the 10 ms, as do those before them, (n,) as the spikes."""
+        levels = self.levels[: len(self.spikes) // self.frame]
+        louder = np.maximum(levels, np.r_[levels[:1], levels[:-1]])
+        return np.repeat(louder <= np.median(louder), self.frame)
 
 
 def _residual(samples: Floats, frame: int) -> Floats:
@@ -110,13 +127,14 @@ def _residual(samples: Floats, frame: int) -> Floats:
     return residual.ravel()
 
 
-def examine(signal: Signal, *, whole: bool, arriving: float | None = None) -> Iterator[Finding]:
+def examine(signal: Signal, *, whole: bool, arriving: float | None = None, paused: bool = False) -> Iterator[Finding]:
     """Everything that is wrong with one channel.
 
     Args:
         signal: at least 0.2 s, or nothing is found.
         whole: the client chose where it begins and ends.
         arriving: how much of real time arrives, 1 if all of it; None if that is not known.
+        paused: whether the stream stopped now and then.
     """
     if signal.seconds < 0.2:
         return
@@ -130,7 +148,7 @@ def examine(signal: Signal, *, whole: bool, arriving: float | None = None) -> It
             yield found
     gap = find_gaps(signal)
     if not gap and not distorted:
-        gap = find_gate(signal) or find_drops(signal, arriving)
+        gap = find_gate(signal, paused=paused) or find_drops(signal, arriving)
     if gap:
         yield gap
     if whole:
@@ -199,26 +217,30 @@ def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def find_gaps(signal: Signal) -> Finding | None:
-    """Digital silence with hard edges: zeros in place of packets, or of what a gate took for silence."""
+    """Digital silence with hard edges: zeros in place of packets, or of what a gate took for silence.
+
+    Packets are short. A gate closes for as long as nobody speaks, and opens with a jump.
+    """
     levels, loud = signal.levels, signal.loud
     x = np.abs(signal.centred)
-    steps = np.r_[True, np.diff(signal.samples) == 0]
     minimum = max(4, signal.frame // 2)
+    flat = _runs(np.r_[True, np.diff(signal.samples) == 0])
+    zeros = [(first, last) for first, last in flat if last - first >= minimum]
     hard = []
-    for first, last in _runs(steps):
-        if last - first < minimum or first < signal.frame or last > len(x) - signal.frame:
-            continue
-        edges = dbfs(_rms(x[max(0, first - minimum) : first - 1])), dbfs(_rms(x[last : last + minimum]))
-        if min(edges) > max(loud - 32, -62):
-            hard.append((last - first, min(edges)))
-    if len(hard) < 2 or len(hard) / signal.seconds < 0.5:
-        return None
+    for first, last in zeros:
+        edges = dbfs(_rms(x[max(0, first - minimum) : max(0, first - 1)])), dbfs(_rms(x[last : last + minimum]))
+        if min(edges) > max(loud - 32, -62) or max(edges) > max(loud - OPENS_DB, -62):
+            hard.append(last - first)
     rate = len(hard) / signal.seconds
-    if float(np.percentile([edge for _, edge in hard], 85)) < loud - 9:  # never within a syllable
+    few = len(hard) < 3 and (rate < 0.8 or signal.spikes.std() < LIVELY)  # a single beep has two edges as well
+    if len(hard) < 2 or rate < 0.6 or few:
+        return None
+    long = sum(last - first for first, last in zeros if last - first >= 10 * signal.frame)
+    if long > 0.5 * sum(last - first for first, last in zeros):
         sounding = levels[~signal.still]
         lowest = float(np.percentile(sounding, 8)) if len(sounding) else loud
         return Finding("noise_gate", 0.9, {"range_db": max(0.0, loud - lowest), "cuts_per_s": rate})
-    packet_ms = 1000 * float(np.percentile([length for length, _ in hard], 20)) / signal.sample_rate
+    packet_ms = 1000 * float(np.percentile(hard, 20)) / signal.sample_rate
     return Finding("dropped_packets", 0.9, {"packet_ms": packet_ms, "breaks_per_s": rate})
 
 
@@ -226,49 +248,61 @@ def _rms(values: Floats) -> float:
     return float(np.sqrt(np.square(values).mean())) if len(values) else 0.0
 
 
-def packet_score(signal: Signal) -> tuple[float, int]:
-    """How many standard errors the residual at packet borders lies above the rest, and the packet, in samples."""
-    spikes = signal.spikes
-    spread = float(spikes.std()) + 1e-9
+def packet_score(signal: Signal, among: NDArray[np.bool_] | None = None, longest_s: float = 1.0) -> tuple[float, int]:
+    """How many standard errors the spikes at packet borders lie above the rest, and the packet, in samples.
+
+    Of healthy audio it exceeds 4 once in 300 times.
+
+    Args:
+        signal: whose spikes are folded.
+        among: which samples count, (n,) as the spikes; otherwise all.
+        longest_s: packet that is tried.
+    """
+    chosen = np.ones(len(signal.spikes), bool) if among is None else among
+    spikes = np.where(chosen, signal.spikes, 0.0)
+    count = max(1, int(chosen.sum()))
+    mean = float(spikes.sum()) / count
+    spread = max(1e-9, float(np.square(spikes).sum()) / count - mean**2) ** 0.5
     lengths = {round(ms * signal.sample_rate / 1000) for ms in PACKETS_MS} | set(PACKETS_SAMPLES)
     best = (0.0, 0)
     for length in sorted(lengths):
-        borders = spikes[length::length]
-        if length < 64 or len(borders) < 5:
-            continue
-        score = (float(borders.mean()) - float(spikes.mean())) / spread * len(borders) ** 0.5
-        best = max(best, (score, length))
+        borders = spikes[length::length][chosen[length::length]]
+        if 64 <= length <= longest_s * signal.sample_rate and len(borders) >= 5:
+            best = max(best, ((float(borders.mean()) - mean) / spread * len(borders) ** 0.5, length))
     return best
 
 
 def find_drops(signal: Signal, arriving: float | None = None) -> Finding | None:
     """Breaks at packet borders; fewer of them are enough where less arrives than real time brings."""
     score, length = packet_score(signal)
-    if score < (3.5 if arriving is not None and 0.55 < arriving < 0.96 else 6.5):
+    if score < (2.8 if arriving is not None and 0.55 < arriving < 0.96 else 4.3):
         return None
-    borders = signal.spikes[length::length]
-    breaks = float((borders > 5).sum()) / signal.seconds
+    broken = int((signal.spikes[length::length] > 3.5).sum())
+    breaks = broken / signal.seconds
+    if broken < 2 or breaks < 0.7 or signal.spikes.std() > FULL_OF_SPIKES:
+        return None
     evidence = {"packet_ms": 1000 * length / signal.sample_rate, "breaks_per_s": breaks, "score": score}
     return Finding("dropped_packets", min(1.0, 0.5 + score / 40), evidence)
 
 
-def find_gate(signal: Signal) -> Finding | None:
-    """Pauses left out: nothing is much quieter than the speech, and where it is quietest the waveform breaks."""
+def find_gate(signal: Signal, *, paused: bool = False) -> Finding | None:
+    """Pauses left out: nothing is much quieter than the speech, or the waveform breaks only where it is quiet."""
     levels = signal.levels
-    frames = min(len(levels), len(signal.spikes) // signal.frame)
-    if frames < 30 or signal.loud < -50:
+    if len(levels) < 30 or not len(signal.spikes) or signal.loud < -50:
         return None
-    levels = levels[:frames]
     low = float(np.percentile(levels, 4))
     range_db = signal.loud - low
-    if (levels > low + 8).sum() < 40:
+    if (levels > low + 8).sum() < 25:
         return None
-    broken = signal.by_frame(signal.spikes)[:frames].max(axis=1) >= 8
-    cuts = float(broken[levels < low + 8].mean())
-    if not (11 < range_db < 16.5 or (range_db < 20.5 and range_db > 11 and cuts > 0.05)):
+    quiet, _ = packet_score(signal, signal.quiet, GATE_BLOCK_S)
+    loud, _ = packet_score(signal, ~signal.quiet)
+    narrow = 11 < range_db < 16.2
+    flat = range_db < 22
+    broken = quiet > (2.8 if paused else 3.4 if flat else 4.3) and loud < (quiet - 1 if flat else 3.2)
+    if not (narrow or broken):
         return None
-    per_s = float(broken[levels < low + 8].sum()) / signal.seconds
-    return Finding("noise_gate", 0.6 if range_db > 15 else 0.8, {"range_db": range_db, "cuts_per_s": per_s})
+    per_s = float((signal.spikes[signal.quiet] > 4).sum()) / signal.seconds
+    return Finding("noise_gate", 0.8 if broken else 0.6, {"range_db": range_db, "cuts_per_s": per_s})
 
 
 def find_cut(signal: Signal) -> Iterator[Finding]:
