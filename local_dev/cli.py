@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     source = client.add_mutually_exclusive_group(required=True)
     source.add_argument("file", type=Path, nargs="?", help="WAV, FLAC, OGG or MP3, or a folder of them")
     source.add_argument("--mic", action="store_true", help='the microphone, open (pip install -e ".[mic]")')
+    source.add_argument("--replay", type=Path, metavar="FILE", help="a debug recording, sent again as it came")
     source.add_argument("--push-to-talk", action="store_true", help="the microphone; Enter is the key")
     client.add_argument("--url", default=DEFAULT_URL, help="default: %(default)s")
     client.add_argument("--token", default=os.environ.get("STT_TOKEN"), help="the server's token [STT_TOKEN]")
@@ -107,6 +108,8 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--out", type=Path, help="the picture; default: FILE.doctor.png")
     doctor.add_argument("--no-picture", dest="picture", action="store_false")
     doctor.add_argument("--korean", action="store_true", help="Korean texts")
+    doctor.add_argument("--transcript", action="store_true", help="what the model hears, without and with the repair")
+    doctor.add_argument("--language", help="of the transcript; default: the server's own")
     doctor.add_argument("--repair", dest="repair_to", type=Path, metavar="FILE", help="write the repaired bytes")
 
     bench = commands.add_parser("bench", help="measure speed and accuracy")
@@ -170,7 +173,7 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     audio = benches.add_parser(
         "doctor", parents=[common], argument_default=argparse.SUPPRESS, help="what the audio doctor finds and misses"
     )
-    audio.add_argument("--cer", action="store_true", help="measure each fault's CER with the model (hours)")
+    audio.add_argument("--cer", action="store_true", help="measure each fault's CER with the model (half an hour, resumable)")
     phrases = benches.add_parser(
         "phrases", argument_default=argparse.SUPPRESS, help="precision, recall and time of matching phrases"
     )

@@ -2,6 +2,8 @@
 
 On a terminal partials are drawn in place, and the time from the end of speech to the text stands behind it.
 
+`--replay` is the client of a debug recording once more: the same address, the same messages, the same pauses.
+
 Exit codes: 0, everything has its text; 1, a recording could not be read or nothing intelligible was said in it, or the
 server could not be reached, refused or closed; 2, the command line is wrong; 130, Ctrl+C.
 """
@@ -12,22 +14,35 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from stt_core.audio import SAMPLE_RATE, Samples, read_audio, to_s16le
+from stt_core.audio import SAMPLE_RATE, AudioFormat, Samples, read_audio, to_s16le
 from stt_core.client import Client, ClientError, Vocabulary
+from stt_core.client_socket import ClientSocket
 from stt_core.engine import quietest
-from stt_core.errors import AudioError
+from stt_core.errors import AudioError, SettingsError
 from stt_core.limits import TokenBucket
-from stt_core.messages import Error, Final, Partial, ServerMessage, Status, Timing, Warning
+from stt_core.messages import (
+    Error,
+    Final,
+    MessageError,
+    Partial,
+    ServerMessage,
+    Status,
+    Timing,
+    Warning,
+    parse_server_message,
+)
+from stt_core.recordings import Sidecar, read_recording
+from stt_core.session import ALWAYS_ANSWERED, IDLE_S
 from stt_core.settings import is_loopback
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
@@ -36,6 +51,8 @@ FRAME_S = 0.02  # what --realtime sends at a time
 BUDGET_SHARE = 0.9  # of the audio that the server allows: clocks differ
 MICROPHONE_FRAME_S = 0.05
 FRAMES_BEFORE = 6  # the key: a first syllable often comes early
+REPLAY_GRACE_S = 1.0  # after a replayed microphone fell silent, beyond what the server waits
+END = '{"type":"end"}'
 
 OPEN_MICROPHONE_HELP = "Speak. Enter: the text of what was said so far, now. Ctrl+D (Windows: Ctrl+Z, Enter): end."
 PUSH_TO_TALK_HELP = "Enter: begin to speak. Enter again: done. Ctrl+D (Windows: Ctrl+Z, Enter): end."
@@ -53,8 +70,12 @@ def run_client(
     push_to_talk: bool = False,
     realtime: bool = False,
     as_json: bool = False,
+    replay: Path | None = None,
 ) -> int:
     """Print what is said in a recording, in each recording of a folder, or, without a file, into the microphone.
+
+    Args:
+        replay: a debug recording, to send as its client did.
 
     Returns:
         The exit code.
@@ -65,6 +86,10 @@ def run_client(
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]  # Windows prefers another
+    if replay is not None:
+        if language or realtime:
+            raise SettingsError("--replay sends what was recorded: leave --language and --realtime out.")
+        return asyncio.run(run_replay(replay, Screen(as_json=as_json), url, token))
     screen = Screen(as_json=as_json, finals=file is None, timed=realtime or file is None or file.is_dir())
     vocabulary: Vocabulary = {"partials": (realtime or file is None) and (as_json or screen.draws)}
     if language:
@@ -115,7 +140,7 @@ class Screen:
 
     def __init__(self, *, as_json: bool = False, finals: bool = False, timed: bool = False) -> None:
         self.failed = False
-        self._as_json = as_json
+        self.as_json = as_json
         self._finals = finals
         self._timed = timed
         self._out = Console(highlight=False, soft_wrap=True)
@@ -136,7 +161,7 @@ class Screen:
     async def show(self, messages: AsyncIterator[ServerMessage]) -> None:
         """Show all of these."""
         async for message in messages:
-            if self._as_json:
+            if self.as_json:
                 print(message.to_json(), flush=True)
                 continue
             match message:
@@ -158,7 +183,7 @@ class Screen:
 
     def line(self, text: str, timing: Timing) -> None:
         """Print a text."""
-        if self._as_json:
+        if self.as_json:
             return
         self.draw("")
         if self._out.is_terminal:
@@ -270,6 +295,103 @@ async def send(client: Client, pcm: bytes, realtime: bool) -> None:
         if realtime:
             await asyncio.sleep(started_s + number * frame_s - now())
         await client.send(pcm[begin : begin + step])
+
+
+# ---- debug recordings
+
+
+class Replayer(ClientSocket[str]):
+    """A client that says what another one said; texts and JSON alike come as they travel."""
+
+    async def say(self, payload: bytes | str) -> None:
+        """Send a message."""
+        await self._say(payload)
+
+    def _take(self, text: str) -> None:
+        self._publish(text)
+
+
+async def run_replay(path: Path, screen: Screen, url: str, token: str | None) -> int:
+    """Send a debug recording again and print its texts; return the exit code.
+
+    Raises:
+        SttError: the recording cannot be read, or the server cannot be reached, refuses or closes.
+    """
+    sidecar, messages = read_recording(path)
+    if not sidecar.audio.complete:
+        screen.say("The beginning of this utterance was not recorded, so its text may be another one.")
+    address = url + ("&" if "?" in url else "?") + urlencode(sidecar.query)
+    async with Replayer(address, token) as client:
+        await send_again(client.say, messages)
+        texts = [text async for text in answers(client, sidecar, messages, screen)]
+    if texts != [sidecar.text or sidecar.settings.get("failure_text")]:
+        screen.say(f"When it was recorded, the text was: {sidecar.text}")
+    if not texts:
+        screen.fail(f"Nothing intelligible is said in {path}.")
+    return int(screen.failed)
+
+
+async def send_again(
+    say: Callable[[bytes | str], Awaitable[None]],
+    messages: Sequence[tuple[float, bytes | str]],
+    *,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Send messages at their times, which are seconds since the first one."""
+    began_s = now()
+    for at_s, payload in messages:
+        if (wait_s := began_s + at_s - now()) > 0:
+            await sleep(wait_s)
+        await say(payload)
+
+
+async def answers(
+    client: Replayer, sidecar: Sidecar, messages: Sequence[tuple[float, bytes | str]], screen: "Screen"
+) -> AsyncIterator[str]:
+    """The texts that the server sends until everything is said, each printed as it comes.
+
+    An utterance that its client ended has an answer, which is waited for. Another one ends with the silence that
+    follows, as it did when the microphone was closed.
+    """
+    audio = sidecar.audio
+    bytes_per_s = audio.sample_rate * AudioFormat(audio.sample_rate, audio.channels, audio.encoding).frame_bytes
+    last_s = next((len(it) / bytes_per_s for _, it in reversed(messages) if isinstance(it, bytes)), 0.0)
+    patience_s = None if sidecar.utterance.reason in ALWAYS_ANSWERED else IDLE_S + last_s + REPLAY_GRACE_S
+    ended = bool(messages) and messages[-1][1] == END
+    while True:
+        try:
+            async with asyncio.timeout(None if ended else patience_s):
+                said = await anext(client)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            ended = await end(client)
+            continue
+        if screen.as_json:
+            print(said, flush=True)
+        text = text_of(said)
+        if text is not None:
+            if text and not screen.as_json:
+                print(text, flush=True)
+            if text:
+                yield text
+            ended = ended or await end(client)
+
+
+async def end(client: Replayer) -> bool:
+    """Say that nothing more will come: the server finishes what is open, and closes."""
+    await client.say(END)
+    return True
+
+
+def text_of(said: str) -> str | None:
+    """The text of an utterance, if this is one; plain mode has lines, JSON mode has finals."""
+    try:
+        message = parse_server_message(said)
+    except MessageError as error:
+        return said if not error.is_json else None
+    return message.text if isinstance(message, Final) else None
 
 
 # ---- microphone

@@ -2,9 +2,12 @@
 
 A WAV file is believed to be what its header says, unless something else is declared: then its samples are taken as
 what a client sent under that declaration. Any other file is raw PCM as declared, as a client sends it.
+
+`--transcript` lets the model listen: to the bytes as they are, and to what a server with `repair` would hear.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,13 @@ import numpy as np
 from rich.console import Console
 
 from local_dev.live_server import extra
-from stt_core.audio import AudioFormat, Encoding, is_wav
+from stt_core.audio import AudioFormat, Encoding, PcmDecoder, Samples, is_wav
+from stt_core.checkup import Repair
 from stt_core.diagnosis import Finding, diagnose, repair
 from stt_core.diagnosis.encoding import Reading, decode, find_wav_headers, without_headers
 from stt_core.diagnosis.signal import Signal
 from stt_core.errors import AudioError, SettingsError
+from stt_core.settings import Settings
 
 MAX_BYTES = 256 << 20
 MAX_MARKS = 60
@@ -32,6 +37,9 @@ def run_doctor(
     korean: bool = False,
     picture: bool = True,
     repair_to: Path | None = None,
+    transcript: bool = False,
+    language: str | None = None,
+    listen: Callable[[Samples], str] | None = None,
     console: Console | None = None,
 ) -> int:
     """Print the findings and save the picture; return the exit code: 0 healthy, 3 something was found.
@@ -45,6 +53,9 @@ def run_doctor(
         korean: print the Korean texts.
         picture: save one at all.
         repair_to: write the bytes there, without what is certain and harmless to undo.
+        transcript: print what the model hears, without and with the repair.
+        language: of the speech; otherwise that of the settings.
+        listen: instead of the model, (n,) samples at 16 kHz to text.
 
     Raises:
         AudioError: there is no such file, it is too large, or what is declared is not taken.
@@ -65,6 +76,14 @@ def run_doctor(
         console.print(f"- {finding.code} ({finding.confidence:.2f}): {message}\n  {hint}", markup=False)
     if not findings:
         console.print("- " + ("이상이 없습니다." if korean else "Nothing is wrong with it."), markup=False)
+    if transcript:
+        listen = listen or model(language)
+        as_sent, mended = heard(data, audio_format), heard(Repair().mended(data, audio_format), audio_format)
+        nothing = "(없음)" if korean else "(nothing)"
+        sentences = ("모델이 듣는 말: ", "바로잡은 뒤: ") if korean else ("The model hears: ", "With the repair: ")
+        console.print(sentences[0] + (listen(as_sent) or nothing), markup=False)
+        if any(finding.repairable for finding in findings):
+            console.print(sentences[1] + (listen(mended) or nothing), markup=False)
     if repair_to:
         repair_to.write_bytes(repaired(data, findings))
         console.print(f"Repaired bytes written to {repair_to}", markup=False)
@@ -95,6 +114,27 @@ def _declared(
     size = int.from_bytes(data[header.header_bytes - 4 : header.header_bytes], "little")
     body = data[header.header_bytes :]
     return body[:size] if 0 < size <= len(body) else body, believed
+
+
+def model(language: str | None) -> Callable[[Samples], str]:
+    """The model of the settings, loaded.
+
+    Raises:
+        ModelError: it cannot be found or loaded.
+    """
+    from stt_core.transcriber import Transcriber
+
+    settings = Settings.from_environment(os.environ, language=language)
+    transcriber = Transcriber(
+        settings.model, language=settings.language, cache_dir=settings.cache_dir, device=settings.device
+    )
+    return lambda samples: transcriber.transcribe(samples).text
+
+
+def heard(data: bytes, audio_format: AudioFormat) -> Samples:
+    """The bytes as the server decodes them."""
+    decoder = PcmDecoder(audio_format)
+    return np.concatenate([decoder.decode(data), decoder.finish()])
 
 
 def draw(data: bytes, audio_format: AudioFormat, findings: Sequence[Finding], title: str) -> Any:
@@ -150,7 +190,7 @@ def marks(finding: Finding, samples: np.ndarray[Any, Any], audio_format: AudioFo
         if finding.code == "dropped_packets" and not len(at):
             packet = max(1, round(finding.evidence["packet_ms"] * rate / 1000))
             borders = np.arange(packet, len(signal.spikes), packet)
-            at = borders[signal.spikes[borders] >= 5]
+            at = borders[signal.spikes[borders] >= 3.5]
     apart = at[np.r_[True, np.diff(at) > rate // 50]] if len(at) else at
     return [float(index) / rate for index in apart[:: max(1, -(-len(apart) // MAX_MARKS))]]
 

@@ -84,6 +84,7 @@ def server_under_test(
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     kept = {name: value for name, value in environment.items() if not name.startswith("STT_")}
+    kept["STT_DEBUG_AUDIO"] = "off"
     if cache_dir := environment.get("STT_CACHE_DIR"):
         kept["STT_CACHE_DIR"] = cache_dir
     command = [sys.executable, "-m", "local_dev", "--port", str(port), "--log-level", "warning", *options]

@@ -16,10 +16,11 @@ from stt_core.app import create_app
 from stt_core.engine import WhisperEngine
 from stt_core.errors import ModelError, SettingsError
 from stt_core.memory import share_heaps
-from stt_core.settings import Settings, check_exposure
+from stt_core.settings import Settings, check_exposure, is_loopback
 from stt_core.transcriber import build_engine
 
 OTHER_FILES = 256  # that the process opens besides its connections
+RECORDINGS = Path("debug_audio")  # of local development
 THREADS_S = 1.0  # for a thread to end by itself, once everything else is over
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -34,7 +35,7 @@ def serve(settings: Settings) -> int:
     """
     check_exposure(settings)
     share_heaps()
-    check_folder(settings.debug_audio)
+    settings = with_recordings(settings)
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     console.print(f"[bold]Game STT[/] · model [bold]{settings.model}[/] · language [bold]{settings.language}[/]")
@@ -82,6 +83,22 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def with_recordings(settings: Settings) -> Settings:
+    """Debug recordings are on where nobody but this machine can reach the server, unless the settings say more.
+
+    Raises:
+        SettingsError: nothing can be written where they are wanted.
+    """
+    if "debug_audio" in settings.model_fields_set or not is_loopback(settings.host):
+        check_folder(settings.debug_audio)
+        return settings
+    try:
+        check_folder(RECORDINGS)
+    except SettingsError:  # nobody has asked for them
+        return settings
+    return settings.model_copy(update={"debug_audio": RECORDINGS})
 
 
 def check_folder(folder: Path | None) -> None:
@@ -163,7 +180,7 @@ def greet(settings: Settings, host: str, port: int) -> None:
     if shown != host:
         console.print(f"  from another PC, put this machine's LAN address in place of {shown}")
     if settings.debug_audio:
-        console.print(f"  utterances are recorded into {settings.debug_audio}", markup=False)
+        console.print(f"  recording  {settings.debug_audio}/debug_XXXX.wav  (--debug-audio off)", markup=False)
     url = "" if port == 8018 else f" --url ws://{shown}:{port}/ws/audio"
     token = " --token …" if settings.token else ""
     console.print(f"  try        {this_python()} -m local_dev client test_audio/mom.wav{url}{token}", markup=False)

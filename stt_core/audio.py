@@ -95,6 +95,11 @@ class PcmDecoder:
         self._header_possible = True
         self._resampler: Any = None
 
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes that wait for the rest of their sample, or of their header."""
+        return len(self._carry)
+
     def align(self, message: bytes) -> None:
         """Prepare for a message that may stand alone: a WAV file, or an utterance sent whole.
 

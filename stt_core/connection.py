@@ -26,7 +26,7 @@ from stt_core import __version__, transcription
 from stt_core.access import accepted_token, offered_tokens
 from stt_core.audio import AudioFormat
 from stt_core.batching import Priority
-from stt_core.checkup import Checkup
+from stt_core.checkup import REPAIRED, REPAIRED_KO, Checkup, Repair
 from stt_core.diagnosis import Finding
 from stt_core.errors import AudioError, ModelError, Overloaded, ProtocolError
 from stt_core.event_session import RETRY_AFTER_MS, EventSession
@@ -49,6 +49,7 @@ from stt_core.messages import (
     parse_client_message,
 )
 from stt_core.phrases import PhraseBook, PhraseError, phrase_book
+from stt_core.recordings import About
 from stt_core.server import Server, TranscriptionJob
 from stt_core.session import (
     ENDPOINTINGS,
@@ -64,6 +65,7 @@ from stt_core.session import (
     Withdraw,
 )
 from stt_core.settings import is_loopback
+from stt_core.tape import Tape
 from stt_core.transcription import Decoding, Task, Timing, Transcript
 from stt_core.utterances import Utterance
 
@@ -80,6 +82,7 @@ LEAVE_GRACE_S = 5.0  # for the last texts of a session that has grown too old
 CODE_OF_CLOSE: Mapping[int, ErrorCode] = {close: code for code, close in CLOSE_CODES.items()}
 CLIENTS_REASONS = ("flush", "message", "end")  # the client chose where the utterance ends
 TASKS: tuple[Task, ...] = get_args(Task)
+QUERY = ("events", "sample_rate", "channels", "encoding", "language", "task", "endpointing", "phrases", "match")
 
 ChoiceT = TypeVar("ChoiceT", bound=str)
 
@@ -164,7 +167,9 @@ class Connection:
         client = socket.client
         beyond = client is None or not is_loopback(client.host)  # nobody pays for what this machine says to itself
         self._audio_budget = TokenBucket(settings.audio_rate if beyond else 0, settings.audio_burst_s)
-        self._checkup = Checkup() if settings.doctor else None
+        self._checkup = Checkup() if settings.doctor or settings.repair else None
+        self._repair = Repair() if settings.repair else None
+        self._tape: Tape | None = None
         self._complaints: set[str] = set()  # about the audio, that are in the log
         self._control_budget = TokenBucket(settings.control_rate, settings.control_burst)
 
@@ -263,6 +268,12 @@ class Connection:
                 failure_text=settings.failure_text,
                 phrases=await self._phrases(),
             )
+        self._session.mender = self._repair
+        if self._server.recorder is not None:
+            declared = {"language": language, "task": task} | {name: query[name] for name in QUERY if name in query}
+            about = About(self._id, __version__, self._server.engine.model, declared, settings.recorded())
+            self._session.witness = self._tape = Tape(about, self._server.recorder, settings.max_recording_bytes)
+            self._tape.mender = self._repair
 
     async def _phrases(self) -> PhraseBook | None:
         """In plain mode phrases count only where the matched one is all that is wanted."""
@@ -304,6 +315,9 @@ class Connection:
             finally:
                 while self._jobs:
                     self._jobs.popitem()[1].withdraw()
+                self._record()
+                if self._tape is not None:
+                    self._tape.close()
             group.cancel_scope.cancel()
         if failure:
             raise failure
@@ -337,6 +351,7 @@ class Connection:
                 for action in await self._handle(event):
                     if not await self._carry_out(action):
                         return None
+                self._record()
                 if self._leaving and self._session.settled:
                     return self._leaving
         except (ProtocolError, Overloaded, ModelError) as error:
@@ -437,6 +452,7 @@ class Connection:
         if isinstance(data, str):
             if not self._control_budget.take(1, arrived_s):
                 raise ProtocolError(4429, "too many text messages; send fewer")
+            self._keep(data, arrived_s)
             if len(data) <= THREAD_CHARACTERS:
                 return self._receive_text(data)
             return await anyio.to_thread.run_sync(lambda: list(self._receive_text(data)))
@@ -446,11 +462,23 @@ class Connection:
         self._server.metrics.received(audio_s)
         if not self._audio_budget.take(audio_s, arrived_s):
             raise ProtocolError(4429, f"audio comes faster than {self._settings.audio_rate} times real time")
+        self._keep(data, arrived_s)
         if self._checkup and data and self._checkup.push(data, self._session.audio_format, arrived_s):
             self._examine(None, whole=False)
         if len(data) <= THREAD_BYTES:
             return self._session.receive_bytes(data)
         return await anyio.to_thread.run_sync(lambda: list(self._session.receive_bytes(data)))
+
+    def _keep(self, data: bytes | str, arrived_s: float) -> None:
+        """For debug recordings."""
+        if self._tape is not None:
+            self._tape.add(data, arrived_s, self._session.audio_format, speaking=self._session.holds_speech)
+
+    def _record(self) -> None:
+        """Hand over the debug recordings that are finished."""
+        if self._tape is not None and self._server.recorder is not None:
+            for recording in self._tape.finished():
+                self._server.recorder.submit(recording)
 
     async def _receive_token(self, data: bytes | str) -> None:
         """The first message of a client that has brought no token: a `start` that does.
@@ -497,18 +525,15 @@ class Connection:
             Overloaded, ModelError: an utterance that somebody waits for cannot be transcribed.
         """
         match action:
-            case Transcribe(number, request, utterance, speculative):
+            case Transcribe(number, request, speculative=speculative):
                 self._ask(number, request, Priority.SPECULATIVE if speculative else Priority.FINAL)
-                if not speculative:
-                    await self._server.record(utterance.samples)
             case LookAgain(number, request, speculative):
                 self._ask(number, request, Priority.SPECULATIVE if speculative else Priority.SECOND_LOOK)
             case Draft(number, request):
                 self._ask(number, request, Priority.PARTIAL)
-            case Promote(number, utterance):
+            case Promote(number):
                 if number in self._jobs:
                     self._jobs[number].promote()
-                await self._server.record(utterance.samples)
             case Withdraw(number):
                 if number in self._jobs:
                     self._jobs.pop(number).withdraw()
@@ -556,17 +581,24 @@ class Connection:
         self._send_event.send_nowait(_Found(await anyio.to_thread.run_sync(look), utterance))
 
     def _complain(self, findings: list[Finding], utterance: int | None) -> Iterable[Action]:
-        """Say what is wrong with the audio: JSON clients in a message, all others in the log, once a session."""
+        """Say what is wrong with the audio: JSON clients in a message, all others in the log, once a session.
+
+        What the server has undone is said even where nothing else is.
+        """
         assert self._checkup is not None
         for finding in self._checkup.news(findings):
+            undone = self._repair is not None and self._repair.undid(finding)
+            if not (self._settings.doctor or undone):
+                continue
             self._server.metrics.warning(finding.code)
             if self._json:
                 korean = self._session.decoding.language == "ko"
                 message, hint = (finding.message_ko, finding.hint_ko) if korean else (finding.message, finding.hint)
+                message += (REPAIRED_KO if korean else REPAIRED) * undone
                 yield Send(Warning(utterance=utterance, code=finding.code, message=message, hint=hint))
             elif finding.code not in self._complaints:
                 self._complaints.add(finding.code)
-                logger.warning("Session %s: %s %s", self._id, finding.message, finding.hint)
+                logger.warning("Session %s: %s%s %s", self._id, finding.message, REPAIRED * undone, finding.hint)
 
     def _count(self, utterance: Utterance, ttfs_s: float) -> None:
         metrics = self._server.metrics
@@ -576,6 +608,8 @@ class Connection:
 
     async def _send(self, text: str) -> bool:
         """Send a text message; return whether the client is still there and reads."""
+        if self._tape is not None:
+            self._tape.said(text, time.monotonic())
         try:
             with anyio.fail_after(self._settings.send_timeout_s):
                 await self._socket.send_text(text)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from stt_core.audio import SAMPLE_RATE, AudioFormat, PcmDecoder
+from stt_core.audio import SAMPLE_RATE, AudioFormat, Samples
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ModelError, Overloaded, ProtocolError
 from stt_core.messages import (
@@ -69,12 +69,9 @@ RETRY_AFTER_MS = 2000  # what an overloaded server asks for
 
 @dataclass(slots=True)
 class _Named(Asked):
-    """A final that the client waits for, with the names that it knows."""
+    """A final that the client waits for."""
 
-    utterance_number: int = 0
-    id: str | None = None
     book: PhraseBook | None = None
-    cancelled: bool = False
     lost: bool = False
 
 
@@ -140,7 +137,17 @@ class EventSession(Session):
             max_push_to_talk_s=plain._max_push_to_talk_s,
         )
         session.now_s = plain.now_s
-        for name in ("_decoder", "_stream", "_numbers", "_guess", "_arrivals", "_offset", "_spoken"):
+        for name in (
+            "_decoder",
+            "_stream",
+            "_numbers",
+            "_guess",
+            "_arrivals",
+            "_offset",
+            "_spoken",
+            "witness",
+            "mender",
+        ):
             setattr(session, name, getattr(plain, name))
         for asked in plain._waiting.values():
             session._utterance += 1
@@ -148,11 +155,6 @@ class EventSession(Session):
         session._pausing = False
         session._stream.announce_again()
         return session, actions
-
-    @property
-    def position(self) -> int:
-        """Samples of audio that the session has received."""
-        return self._stream.position_samples + self._offset
 
     @property
     def idle_after_s(self) -> float | None:
@@ -180,15 +182,11 @@ class EventSession(Session):
             return
         if self._pausing:
             self._pausing = False
-            self._decoder.reset()  # a stray byte from before the pause would misalign all that follows
+            self._restart()  # a stray byte from before the pause would misalign all that follows
         self._last_message_s = self._decoder.format.duration_s(len(data))
-        if not self._listening:
-            count = len(self._decoder.decode(data))
-            self._offset += count
-            self._unheard += count
-            return
         yield from self._push(data)
-        yield from self._ask_for_partial()
+        if self._listening:
+            yield from self._ask_for_partial()
 
     def receive_text(self, text: str) -> Iterator[Action]:
         if self._over:
@@ -212,6 +210,8 @@ class EventSession(Session):
         """
         if not self._greeted and not isinstance(message, Start):
             yield self.greet()
+        if not isinstance(message, Configure | Keepalive):
+            yield from self._release()
         match message:
             case Start():
                 yield from self._start(message)
@@ -230,11 +230,13 @@ class EventSession(Session):
 
     def idle(self) -> Iterator[Action]:
         self._pausing = True
+        yield from self._release()
         if self._stream.holds_speech:
             utterance = self._stream.flush("idle")
             yield from self._finish(utterance, self._arrival_s(utterance.speech_end_samples))
 
     def finalise(self) -> Iterator[Action]:
+        yield from self._release()
         yield from self._tell_unheard()
         if self._stream.holds_speech or (self._push_to_talk and self._listening):
             yield from self._finish(self._stream.flush("end"))
@@ -277,10 +279,14 @@ class EventSession(Session):
         ended = () if goes_on else list(self.finalise())  # as it was spoken: before anything changes
         yield from self._configure(start)
         if declared != self._decoder.format or not self._greeted:
-            self._decoder = PcmDecoder(declared)
+            self._restart(declared)
             yield self.greet()
         yield from ended
         if not goes_on:
+            if self.mender is not None:  # a fault of each utterance's first byte is looked for again
+                self._restart()
+            if self.witness is not None:
+                self.witness.forget()
             self._push_to_talk, self._listening, self._id = push_to_talk, True, start.id
             self.endpointing = endpointing
             self._stream.listen(self._options_for(push_to_talk), endpointing=endpointing != "off")
@@ -319,6 +325,8 @@ class EventSession(Session):
             yield from self._answer_in_order()
             return
         yield from self._withdraw_guess()
+        if self.witness is not None:
+            self.witness.forget()
         begin, end = self._stream.discard()
         self._cancelled += end - begin
         yield from self._stop_speaking(end)
@@ -326,6 +334,13 @@ class EventSession(Session):
         self._listening = not self._push_to_talk
 
     # ---- what happens
+
+    def _hear(self, samples: Samples) -> Iterator[Action]:
+        if self._listening:
+            yield from super()._hear(samples)
+        else:
+            self._offset += len(samples)
+            self._unheard += len(samples)
 
     def _started(self, event: Started) -> Iterator[Action]:
         yield from self._speak(event.at_samples)

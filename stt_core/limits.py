@@ -95,6 +95,23 @@ class Limits(BaseModel):
     max_queue_wait_s: Annotated[
         float, Field(gt=0, description="An utterance that would wait longer for the model is refused, in seconds.")
     ] = 30.0
+    max_recordings: Annotated[
+        int, Field(ge=1, description="Debug recordings that are kept; beyond it the oldest is deleted.")
+    ] = 500
+    max_recordings_bytes: Annotated[
+        int, Field(ge=1024 * 1024, description="What they take on the disk together, in bytes; beyond it likewise.")
+    ] = 1024 * 1024 * 1024
+    max_recordings_age_s: Annotated[
+        float, Field(gt=0, description="An older one is deleted at the start or with the next one, in seconds.")
+    ] = 604_800.0
+    max_recording_bytes: Annotated[
+        int,
+        Field(
+            ge=64 * 1024,
+            description="What is kept in memory of what one client sent, for its recording, in bytes; beyond it the "
+            "beginning is missing.",
+        ),
+    ] = 32 * 1024 * 1024
 
     def on_the_wire(self) -> dict[str, int | float]:
         """The limits that `ready` names; whole numbers without a point, which strict readers stumble over."""

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from stt_core import transcription
-from stt_core.audio import SAMPLE_RATE, Samples
+from stt_core.audio import SAMPLE_RATE
 from stt_core.batching import Batcher, Job, Priority
 from stt_core.errors import ModelError, Overloaded, ProtocolError
 from stt_core.metrics import Metrics
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 MAX_BATCH_S = 40.0  # of speech: nobody's command waits for several people's long recordings
 CLIENTS_SHARE = 0.9  # of the time to leave in; the rest is for their goodbyes
 HURRIED_BATCH_SIZE = 12  # greedy utterances; they take the memory of two or three with a beam of 5
+WRITE_OUT_S = 5.0  # for debug recordings, when everything else is over
 WARM_UP_S = 5.0  # what loading takes, for whoever asks before it is done
 
 TranscriptionJob = Job[transcription.Request, Transcript]
@@ -54,7 +55,7 @@ class Server:
         self._clients: dict[Client, str | None] = {}  # and the token of each
         self._tokens: Counter[str] = Counter()
         self._left = anyio.Event()  # set when the last client has left while draining
-        self._recorder = Recorder(settings.debug_audio) if settings.debug_audio else None
+        self.recorder = Recorder(settings.debug_audio, settings) if settings.debug_audio else None
         self._batches: Batcher[transcription.Request, Transcript] = Batcher(
             engine.transcribe,
             workers=engine.workers,
@@ -98,7 +99,14 @@ class Server:
         self.loaded = True
         self.metrics.ready(self.ready)
         logger.info("The model %s is ready.", self.engine.model)
-        await self._batches.serve()
+        try:
+            if self.recorder is not None:
+                self.recorder.start()
+            await self._batches.serve()
+        finally:
+            if self.recorder is not None:
+                with anyio.move_on_after(WRITE_OUT_S, shield=True):
+                    await anyio.to_thread.run_sync(self.recorder.close, abandon_on_cancel=True)
 
     async def vad(self) -> Vad:
         """The detector, loaded once."""
@@ -172,11 +180,6 @@ class Server:
             ModelError: there is no model.
         """
         return self._batches.enqueue(request, session=session, priority=priority)
-
-    async def record(self, samples: Samples) -> None:
-        """Keep what the model was given, if that is wanted."""
-        if self._recorder and len(samples):
-            await anyio.to_thread.run_sync(self._recorder.write, samples)
 
     def _give_up(self, error: ModelError, on_load_failed: Callable[[ModelError], None] | None) -> None:
         self.failure = error

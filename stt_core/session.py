@@ -29,10 +29,11 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
-from stt_core.audio import AudioFormat, PcmDecoder, Samples, is_wav, wav_header_bytes
+from stt_core.audio import SAMPLE_RATE, AudioFormat, PcmDecoder, Samples, is_wav, wav_header_bytes
 from stt_core.completeness import sounds_finished
+from stt_core.diagnosis import Code
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ProtocolError, SttError
 from stt_core.messages import ServerMessage
@@ -131,6 +132,57 @@ class Asked:
     timing: Timing = field(default_factory=Timing)
     first: Transcript | None = None  # a doubtful one, which gets a second look
     offset: int = 0  # from the stream's positions to the session's
+    cancelled: bool = False  # its client has thrown it away
+    utterance_number: int = 0  # as JSON clients know it
+    id: str | None = None  # the name that its client gave it
+
+
+class Witness(Protocol):
+    """Keeps a record of what came and what was made of it. It is told, and never asked."""
+
+    def decoding(self, position_samples: int, carried_bytes: int) -> None:
+        """The oldest message that has not been decoded is: its first sample lies at this position of the session's
+        audio, and so many bytes before the message belong to that sample."""
+        ...
+
+    def forget(self) -> None:
+        """What has come so far belongs to no utterance."""
+        ...
+
+    def ended(self, asked: Asked, position_samples: int) -> None:
+        """An utterance is over, at this position. What has been decoded by now is what it was cut from."""
+        ...
+
+    def answered(self, asked: Asked, transcript: Transcript, now_s: float) -> None:
+        """And this is its text."""
+        ...
+
+
+class Mender(Protocol):
+    """Undoes faults of a client's bytes before they are decoded. It may hold bytes back until it has seen enough."""
+
+    codes: set[Code]  # the faults that it undoes at present
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it holds back."""
+        ...
+
+    def restart(self, audio_format: AudioFormat) -> None:
+        """The next byte begins a sample of this format."""
+        ...
+
+    def take(self, data: bytes) -> bytes:
+        """A message of a stream. Returns what can be decoded by now."""
+        ...
+
+    def rest(self) -> bytes:
+        """What is held back: somebody wants to know now what was said."""
+        ...
+
+    def whole(self, data: bytes) -> bytes:
+        """A message that is an utterance of its own."""
+        ...
 
 
 class Session(ABC):
@@ -158,6 +210,8 @@ class Session(ABC):
         max_push_to_talk_s: float,
     ) -> None:
         self.now_s = 0.0
+        self.witness: Witness | None = None
+        self.mender: Mender | None = None
         self.endpointing = endpointing
         self.decoding = decoding
         self._vad = vad
@@ -216,6 +270,16 @@ class Session(ABC):
     def audio_format(self) -> AudioFormat:
         """What the client's bytes are."""
         return self._decoder.format
+
+    @property
+    def position(self) -> int:
+        """Samples of audio that the session has received."""
+        return self._stream.position_samples + self._offset
+
+    @property
+    def holds_speech(self) -> bool:
+        """Whether somebody is speaking."""
+        return self._stream.holds_speech
 
     @property
     def settled(self) -> bool:
@@ -278,13 +342,47 @@ class Session(ABC):
             if first.transcript is None:
                 return
             del self._waiting[first.number]
+            if self.witness is not None:
+                self.witness.answered(first, first.transcript, self.now_s)
             yield from self._answer(first, first.transcript)
+
+    def _restart(self, audio_format: AudioFormat | None = None) -> None:
+        """The next byte begins a sample: of this format from now on, if one is given."""
+        if audio_format is not None:
+            self._decoder = PcmDecoder(audio_format)
+        self._decoder.reset()
+        if self.mender is not None:
+            self.mender.restart(self._decoder.format)
+
+    def _tell_witness(self) -> None:
+        """The next message is decoded now."""
+        if self.witness is not None:
+            held_s = self.audio_format.duration_s(self.mender.held_bytes) if self.mender is not None else 0
+            self.witness.decoding(self.position + round(held_s * SAMPLE_RATE), self._decoder.carried_bytes)
 
     def _push(self, data: bytes) -> Iterator[Action]:
         """Take audio of the stream."""
         if is_wav(data):
             self._decoder.reset()
-        samples = self._decoder.decode(data)
+        self._tell_witness()
+        if self.mender is not None:
+            data = self.mender.take(data)
+        yield from self._hear(self._decoder.decode(data))
+
+    def _release(self) -> Iterator[Action]:
+        """Hear what the mender holds back."""
+        if self.mender is not None and self.mender.held_bytes:
+            yield from self._hear(self._decoder.decode(self.mender.rest()))
+
+    def _decode_whole(self, data: bytes) -> Samples:
+        """The samples of a message that is an utterance of its own."""
+        self._tell_witness()
+        if self.mender is not None:
+            data = self.mender.whole(data)
+        return self._decoder.decode(data)
+
+    def _hear(self, samples: Samples) -> Iterator[Action]:
+        """Take samples of the stream."""
         self._arrivals.append((self._stream.position_samples + len(samples), self.now_s))
         for event in self._stream.push(samples):
             match event:
@@ -337,6 +435,8 @@ class Session(ABC):
         asked = self._asked(utterance)
         asked.since_s = self.now_s if since_s is None else since_s
         self._waiting[asked.number] = asked
+        if self.witness is not None:
+            self.witness.ended(asked, self.position)
         if (guess := self._guess) is not None and guess.number == asked.number:
             self._guess = None
             yield Promote(asked.number, utterance)
@@ -419,7 +519,7 @@ class PlainSession(Session):
             return
         if self._pausing:
             self._pausing = False
-            self._decoder.reset()  # a stray byte from before the pause would misalign all that follows
+            self._restart()  # a stray byte from before the pause would misalign all that follows
         stands_alone, self._between = self._between, False
         self._last_message_s = self._decoder.format.duration_s(len(data))
         self._unanswered = True
@@ -435,6 +535,7 @@ class PlainSession(Session):
         if text.strip() != "flush":
             raise ProtocolError(4400, "expected binary PCM or the text 'flush', got another text message")
         yield from self.release_held()
+        yield from self._release()
         answered = self._endpoint_answered and not self._stream.holds_speech  # only silence came after it
         if self.endpointing == "off" or (self._unanswered and not answered):
             yield from self._finish(self._stream.flush("flush"))
@@ -442,9 +543,10 @@ class PlainSession(Session):
 
     def idle(self) -> Iterator[Action]:
         self._pausing = self._between = True
+        yield from self._release()
         if self._held is not None:
             data, self._held = self._held, None
-            yield from self._transcribe_whole(self._decoder.decode(data))
+            yield from self._transcribe_whole(self._decode_whole(data))
         elif self.endpointing == "off":
             return
         elif self._stream.holds_speech:
@@ -458,6 +560,7 @@ class PlainSession(Session):
     def finalise(self) -> Iterator[Action]:
         if self._held is not None:
             yield from self.idle()
+        yield from self._release()
         if self._stream.holds_speech:
             yield from self._finish(self._stream.flush("end"))
 
@@ -496,10 +599,11 @@ class PlainSession(Session):
         if duration_s > MAX_MESSAGE_S:
             raise ProtocolError(1009, f"a message may hold {MAX_MESSAGE_S:.0f} s of audio, got {duration_s:.1f} s")
         yield from self.release_held()
+        yield from self._release()
         if self._stream.holds_speech:  # it was being said when this message came: a line of its own
             yield from self._finish(self._stream.flush("message"))
         self._decoder.align(data)
-        yield from self._transcribe_whole(self._decoder.decode(data))
+        yield from self._transcribe_whole(self._decode_whole(data))
         self._between = True
 
     def _transcribe_whole(self, samples: Samples) -> Iterator[Action]:

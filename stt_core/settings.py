@@ -7,7 +7,7 @@ environment by itself.
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -53,12 +53,23 @@ class Settings(Limits):
         Field(description="Where the embedded model is unpacked; the user's cache folder if unset."),
     ] = None
     debug_audio: Annotated[
-        Path | None, Field(description="Write each utterance as debug_XXXX.wav into this folder.")
+        Path | None,
+        Field(
+            description="Record each utterance into this folder: debug_XXXX.wav, what the model heard, and a JSON "
+            "that `client --replay` sends again. `off` records nothing."
+        ),
     ] = None
     doctor: Annotated[
         bool,
         Field(description="Look at the audio of clients and say what is wrong with it: `warning` messages, log lines."),
     ] = True
+    repair: Annotated[
+        bool,
+        Field(
+            description="Undo what is certainly wrong with the bytes of clients before the model hears them: WAV "
+            "headers, a stray first byte, big-endian samples. They are told all the same."
+        ),
+    ] = False
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where the model runs.")] = "auto"
     compute_type: Annotated[
         str, Field(description="CTranslate2's compute type; `auto` is int8 on a CPU, float16 on a GPU.")
@@ -111,6 +122,11 @@ class Settings(Limits):
             raise PydanticCustomError("language", "Input should be auto or a Whisper code such as ko or en")
         return language
 
+    @field_validator("debug_audio", mode="before")
+    @classmethod
+    def _check_debug_audio(cls, folder: object) -> object:
+        return None if isinstance(folder, str) and folder.lower() == "off" else folder
+
     @field_validator("token")
     @classmethod
     def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
@@ -141,6 +157,11 @@ class Settings(Limits):
             return cls.model_validate(values)
         except ValidationError as error:
             raise SettingsError(" ".join(_sentence(detail) for detail in error.errors())) from None
+
+    def recorded(self) -> dict[str, Any]:
+        """What a debug recording tells of them: nothing secret, and nothing of the machine."""
+        private = {"token", "host", "port", "insecure", "cache_dir", "debug_audio", "allowed_origins", "allowed_hosts"}
+        return self.model_dump(mode="json", exclude=private)
 
     @property
     def endpointing_options(self) -> EndpointingOptions:

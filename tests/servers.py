@@ -52,7 +52,7 @@ def environment(**variables: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
     if cache_dir := os.environ.get("STT_CACHE_DIR"):
         kept["STT_CACHE_DIR"] = cache_dir
-    return kept | {"PYTHONIOENCODING": "utf-8"} | variables
+    return kept | {"PYTHONIOENCODING": "utf-8", "STT_DEBUG_AUDIO": "off"} | variables
 
 
 @dataclass(frozen=True, slots=True)

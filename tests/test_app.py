@@ -404,8 +404,8 @@ def test_debug_audio_keeps_what_the_engine_was_given(tmp_path: Path) -> None:
         for _ in range(2):
             socket.send_bytes(WORD)
             socket.receive_text()
-    assert ["debug_0001.wav", "debug_0002.wav"] == sorted(path.name for path in folder.iterdir())
-    with wave.open(str(folder / "debug_0001.wav")) as recording:
+    assert ["debug_0001.wav", "debug_0002.wav"] == sorted(path.name for path in folder.glob("debug_????.wav"))
+    with wave.open(str(folder / "debug_0001.heard.wav")) as recording:
         assert WORD == recording.readframes(recording.getnframes())
 
 

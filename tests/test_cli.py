@@ -12,7 +12,7 @@ import pytest
 from servers import REPOSITORY, environment, free_port
 
 from local_dev.cli import main
-from local_dev.serve import fetch_model
+from local_dev.serve import fetch_model, with_recordings
 from stt_core import __version__
 from stt_core.settings import Settings
 
@@ -165,6 +165,31 @@ def test_the_first_start_says_that_it_unpacks_the_model(
 ) -> None:
     fetch_model(UnpackingEngine(steps))
     assert said == capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ({}, "debug_audio"),
+        ({"debug_audio": "mine"}, "mine"),
+        ({"debug_audio": "off"}, None),
+        ({"host": "0.0.0.0", "insecure": True}, None),
+        ({"host": "0.0.0.0", "insecure": True, "debug_audio": "mine"}, "mine"),
+    ],
+)
+def test_local_development_records_and_nobody_else_does_unasked(
+    options: dict[str, object], folder: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = with_recordings(Settings.from_environment({}, **options))
+    assert settings.debug_audio == (Path(folder) if folder else None)
+    assert [folder] * bool(folder) == [path.name for path in tmp_path.iterdir()]
+
+
+def test_where_local_development_cannot_record_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "debug_audio").touch()
+    monkeypatch.chdir(tmp_path)
+    assert with_recordings(Settings()).debug_audio is None
 
 
 def test_a_folder_for_recordings_that_cannot_be_written_is_one_line(

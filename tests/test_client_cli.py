@@ -1,5 +1,6 @@
 """`python -m local_dev client`: texts on stdout, everything else on stderr, never a traceback."""
 
+import asyncio
 import http.server
 import os
 import re
@@ -16,16 +17,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import s16le, silence, tone
+import websockets.sync.client
+from conftest import in_chunks, s16le, silence, tone
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import REPOSITORY, STOP_S, Address, environment, fake_server, free_port
+from servers import (
+    REPOSITORY,
+    STOP_S,
+    TEST_AUDIO,
+    Address,
+    environment,
+    fake_server,
+    free_port,
+    letters,
+    running_server,
+    wait_until,
+)
 
 from local_dev.cli import main
-from local_dev.client import FRAMES_BEFORE, is_local, pieces
-from stt_core.audio import SAMPLE_RATE
+from local_dev.client import FRAMES_BEFORE, is_local, pieces, send_again
+from stt_core.audio import SAMPLE_RATE, read_audio, to_s16le
 from stt_core.fakes import FakeEngine
 from stt_core.messages import Closed, Final, Ready, parse_server_message
+from stt_core.recordings import read_recording
 from stt_core.settings import Settings
 
 
@@ -499,3 +513,119 @@ def test_a_server_that_goes_away_is_one_line(complaint: Callable[..., str], reco
         engine.may_load.set()
         thread.join(STOP_S)
     assert "The server closed the connection: 10" in line
+
+
+# -- replay
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 1)), min_size=1, max_size=20))
+def test_a_replay_sends_each_message_in_order_at_its_time_or_as_soon_as_it_can(
+    steps: list[tuple[float, float]],
+) -> None:
+    """Each step: how long after the one before a message came, and how long sending it takes now."""
+    times_s = np.cumsum([after_s for after_s, _ in steps]).tolist()
+    messages = [(at_s, b"%d" % number) for number, at_s in enumerate(times_s)]
+    clock_s, sent = 100.0, []
+
+    async def sleep(seconds: float) -> None:
+        nonlocal clock_s
+        assert seconds > 0
+        clock_s += seconds
+
+    async def say(payload: bytes | str) -> None:
+        nonlocal clock_s
+        sent.append((clock_s - 100.0, payload))
+        clock_s += steps[len(sent) - 1][1]
+
+    asyncio.run(send_again(say, messages, now=lambda: clock_s, sleep=sleep))
+
+    free_s, expected = 0.0, []
+    for (at_s, payload), (_, takes_s) in zip(messages, steps, strict=True):
+        expected.append((max(free_s, at_s), payload))
+        free_s = max(free_s, at_s) + takes_s
+    assert [payload for _, payload in expected] == [payload for _, payload in sent]
+    assert [at_s for at_s, _ in expected] == pytest.approx([at_s for at_s, _ in sent])
+
+
+TALK = [
+    ("?endpointing=off", [*in_chunks(s16le(tone(0.64)), [3000]), "flush"]),
+    ("", [s16le(tone(1.28))]),
+    ("", [*in_chunks(s16le(silence(0.5), tone(0.64), silence(1.2)), [3201])]),
+    (
+        "?sample_rate=48000&encoding=f32le&endpointing=off",
+        [np.float32(tone(0.64, sample_rate=48_000)).tobytes(), "flush"],
+    ),
+    ("?events=json", ['{"type":"start","id":"a"}', *in_chunks(s16le(tone(0.64)), [3000]), '{"type":"flush"}']),
+    ("?events=json", [*in_chunks(s16le(tone(0.64)), [3000]), '{"type":"end"}']),
+]
+
+
+@pytest.mark.parametrize(("query", "talk"), TALK, ids=["push", "whole", "stream", "floats", "json", "json end"])
+def test_a_replay_sends_what_was_recorded_and_hears_the_same(
+    query: str, talk: list[bytes | str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    with (
+        fake_server(FakeEngine(), Settings(doctor=False, debug_audio=first)) as server,
+        websockets.sync.client.connect(server.url + query) as socket,
+    ):
+        for message in talk:
+            socket.send(message)
+        wait_until(lambda: [*first.glob("*.json")], "the recording")
+    [path] = first.glob("*.json")
+    recorded, messages = read_recording(path)
+    with fake_server(FakeEngine(), Settings(doctor=False, debug_audio=second)) as server:
+        assert 0 == main(["client", "--replay", str(path.with_suffix(".wav")), "--url", server.url])
+    again, messages_again = read_recording(second / "debug_0001.json")
+
+    assert [payload for _, payload in messages] == [payload for _, payload in messages_again]
+    assert recorded.query == again.query
+    assert (f"{recorded.text}\n", "") == capsys.readouterr()
+
+
+def test_a_replay_says_when_the_text_is_another_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        fake_server(FakeEngine(), Settings(doctor=False, debug_audio=tmp_path)) as server,
+        websockets.sync.client.connect(server.url) as socket,
+    ):
+        socket.send(s16le(tone(1.28)))
+        wait_until(lambda: [*tmp_path.glob("*.json")], "the recording")
+    with fake_server(FakeEngine(lambda request: "다른 말")) as server:
+        assert 0 == main(["client", "--replay", str(tmp_path / "debug_0001.json"), "--url", server.url])
+    out, err = capsys.readouterr()
+    assert ("다른 말\n", "When it was recorded, the text was: ko 1280 ms\n") == (out, err)
+
+
+def test_a_replay_of_silence_ends_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with fake_server(FakeEngine(), Settings(doctor=False, debug_audio=tmp_path)) as server:
+        with websockets.sync.client.connect(server.url + "?events=json") as socket:
+            for message in ('{"type":"start","id":"a"}', bytes(6400), '{"type":"flush"}'):
+                socket.send(message)
+            wait_until(lambda: [*tmp_path.glob("*.json")], "the recording")
+        assert 1 == main(["client", "--replay", str(tmp_path / "debug_0001.wav"), "--url", server.url])
+    out, err = capsys.readouterr()
+    assert ("", True) == (out, "Nothing intelligible is said in" in err)
+
+
+def test_what_cannot_be_replayed_is_one_line(complaint: Callable[..., str], recording: Path) -> None:
+    assert "a replay takes debug_XXXX.wav and the JSON beside it" in complaint("client", "--replay", recording)
+    assert "leave --language and --realtime out" in complaint("client", "--replay", recording, "--language", "en")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("query", ["?endpointing=off", "", "?events=json"], ids=["push-to-talk", "stream", "json"])
+def test_a_recording_of_the_real_server_says_the_same_when_it_is_replayed(query: str, tmp_path: Path) -> None:
+    speech = to_s16le(read_audio(TEST_AUDIO / "answer_tree_frog.wav"))
+    with running_server(STT_DEBUG_AUDIO=str(tmp_path)) as server:
+        with websockets.sync.client.connect(server.url + query) as socket:
+            for chunk in in_chunks(speech + bytes(48_000), [3200]):
+                socket.send(chunk)
+            if "off" in query:
+                socket.send("flush")
+            wait_until(lambda: [*tmp_path.glob("*.json")], "the recording", 60)
+        [path] = tmp_path.glob("*.json")
+        recorded, _ = read_recording(path)
+        finished = run_client("--replay", path, "--url", server.url)
+
+    assert "정답은청개구리입니다" == letters(recorded.text)
+    assert (0, recorded.text, "") == (finished.returncode, finished.stdout.strip(), finished.stderr)

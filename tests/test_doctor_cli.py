@@ -3,9 +3,10 @@
 import io
 import wave
 
+import numpy as np
 import pytest
 from rich.console import Console
-from servers import TEST_AUDIO
+from servers import TEST_AUDIO, letters
 
 from local_dev.bench_doctor import cases, confusion, run_doctor_bench
 from local_dev.doctor import run_doctor
@@ -58,6 +59,40 @@ def test_what_is_certain_is_repaired_when_asked(tmp_path):
     assert data == (tmp_path / "fixed.pcm").read_bytes()
 
 
+def test_what_the_model_hears_is_printed_without_and_with_the_repair(tmp_path):
+    data = to_s16le(read_audio(WAV))
+    (tmp_path / "sent.pcm").write_bytes(b"\x01" + data)
+    asked = []
+
+    def listen(samples):
+        asked.append(to_s16le(samples))
+        return ["", "왼쪽으로 가자"][len(asked) - 1]
+
+    text = told(tmp_path / "sent.pcm", picture=False, transcript=True, listen=listen)[1]
+
+    assert [(b"\x01" + data)[:-1], data] == asked
+    assert text.endswith("The model hears: (nothing)\nWith the repair: 왼쪽으로 가자\n")
+
+
+def test_healthy_audio_is_heard_once():
+    text = told(WAV, picture=False, transcript=True, listen=lambda samples: "왼쪽으로 가자", korean=True)[1]
+
+    assert text.endswith("모델이 듣는 말: 왼쪽으로 가자\n")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("broken", ["misaligned", "byte_swapped"])
+def test_the_model_understands_what_was_repaired(tmp_path, broken):
+    data = to_s16le(read_audio(WAV))
+    sent = b"\x01" + data if broken == "misaligned" else np.frombuffer(data, "<i2").astype(">i2").tobytes()
+    (tmp_path / "sent.pcm").write_bytes(sent)
+    text = told(tmp_path / "sent.pcm", picture=False, transcript=True)[1]
+    before, after = text.splitlines()[-2:]
+
+    assert "왼쪽으로가자" == letters(after.removeprefix("With the repair: "))
+    assert "왼쪽으로가자" not in letters(before)
+
+
 def test_the_texts_come_in_korean(tmp_path):
     raw = tmp_path / "sent.raw"
     raw.write_bytes(bytes(64_000))
@@ -67,8 +102,6 @@ def test_the_texts_come_in_korean(tmp_path):
 
 @pytest.mark.parametrize("name", ["clipped x8", "a byte lost", "5 % of 32 ms packets zeroed", "zeros", "odd length"])
 def test_a_picture_is_saved(name, tmp_path):
-    import numpy as np
-
     [case] = [case for case in cases() if case.name == name]
     raw = tmp_path / "sent.pcm"
     raw.write_bytes(case.make(read_audio(WAV).astype(np.float64), np.random.default_rng(0)).data)

@@ -101,6 +101,10 @@ def test_every_limit_is_a_setting_with_the_same_name_and_says_what_it_is():
         ("max_sessions", 0),
         ("idle_timeout_s", 0),
         ("going_away_s", -1),
+        ("max_recordings", 0),
+        ("max_recordings_bytes", 1023),
+        ("max_recordings_age_s", 0),
+        ("max_recording_bytes", 1023),
         ("max_nonsense", 1),
     ],
 )

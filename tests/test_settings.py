@@ -44,6 +44,21 @@ def test_a_variable_sets_the_field_of_its_name() -> None:
     assert 0.4 == settings.endpointing_options.threshold
 
 
+def test_debug_recordings_and_repair_are_off_unless_they_are_asked_for() -> None:
+    assert (None, False) == ((settings := Settings()).debug_audio, settings.repair)
+    assert Settings.from_environment({"STT_DEBUG_AUDIO": "off"}).debug_audio is None
+    assert Settings.from_environment({"STT_DEBUG_AUDIO": "recordings"}, debug_audio="OFF").debug_audio is None
+    assert Settings.from_environment({"STT_REPAIR": "1"}).repair
+
+
+def test_what_a_recording_tells_of_the_settings_is_nothing_private() -> None:
+    private = {"token": "sesame", "host": "192.0.2.7", "cache_dir": "/home/me", "debug_audio": "/home/me/x"}
+    told = Settings.from_environment({}, **private).recorded()
+    assert 0.5 == told["threshold"]
+    assert not set(private) & set(told)
+    assert not any(value in str(told) for value in private.values())
+
+
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_variable_counts_as_unset(empty: str) -> None:
     environment = {f"STT_{name.upper()}": empty for name in Settings.model_fields}
