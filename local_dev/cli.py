@@ -173,7 +173,7 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     audio = benches.add_parser(
         "doctor", parents=[common], argument_default=argparse.SUPPRESS, help="what the audio doctor finds and misses"
     )
-    audio.add_argument("--cer", action="store_true", help="measure each fault's CER with the model (half an hour, resumable)")
+    audio.add_argument("--cer", action="store_true", help="measure each fault's CER with the model (half an hour)")
     phrases = benches.add_parser(
         "phrases", argument_default=argparse.SUPPRESS, help="precision, recall and time of matching phrases"
     )
@@ -181,6 +181,15 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     phrases.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
     phrases.add_argument("--language", help="of the recordings; default: ko")
     phrases.add_argument("--seed", type=int, help="default: 0")
+    for name, help_text in (
+        ("confidence", "whether the confidence of a final means what it says"),
+        ("hotwords", "what hotwords do to lines with rare words, and to others"),
+    ):
+        command = benches.add_parser(name, parents=[common], argument_default=argparse.SUPPRESS, help=help_text)
+        command.add_argument("--model", help="default: base")
+        command.add_argument("--languages", type=lambda text: text.split(","), help="default: ko,en")
+        if name == "hotwords":
+            command.add_argument("--conditions", type=lambda text: text.split(","), help='default: "as recorded"')
     for name, help_text in (
         ("load", "how many players a server holds"),
         ("soak", "whether its memory stays flat under lasting load"),
@@ -222,6 +231,14 @@ def run_bench(what: str, **options: Any) -> int:
         from local_dev.bench_phrases import run_phrases_bench
 
         return run_phrases_bench(out, data=data, **options)
+    if what == "confidence":
+        from local_dev.bench_confidence import run_confidence_bench
+
+        return run_confidence_bench(data, out, **options)
+    if what == "hotwords":
+        from local_dev.bench_hotwords import run_hotwords_bench
+
+        return run_hotwords_bench(data, out, **options)
     if what == "endpoints":
         from local_dev.bench_endpoints import run_endpoint_bench
 

@@ -14,11 +14,11 @@ order of the audio. Each sample is accounted for: it is in a `final`, cancelled,
 Positions are samples of the session's audio at 16 kHz; the wire has milliseconds of it.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from stt_core.audio import SAMPLE_RATE, AudioFormat, Samples
+from stt_core.confidence import confidence
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ModelError, Overloaded, ProtocolError
 from stt_core.messages import (
@@ -403,7 +403,7 @@ class EventSession(Session):
                 reason=reason,
                 no_speech=not transcript.text and not asked.lost,
                 language=transcript.language,
-                confidence=_confidence(transcript),
+                confidence=round(confidence(transcript), 3),
                 start_ms=_ms(utterance.start_samples + asked.offset),
                 end_ms=_ms(utterance.end_samples + asked.offset),
                 match=_match(asked.book, transcript.text),
@@ -493,8 +493,3 @@ def _match(book: PhraseBook | None, text: str) -> Match | None:
 
 def _ms(samples: int) -> int:
     return samples * 1000 // SAMPLE_RATE
-
-
-def _confidence(transcript: Transcript) -> float:
-    """The mean probability of a token, from 0 to 1."""
-    return round(math.exp(min(0.0, transcript.avg_logprob)), 3) if transcript.text else 0.0

@@ -419,3 +419,23 @@ def test_a_debug_folder_that_cannot_be_written_costs_no_line(tmp_path: Path, cap
         socket.send_bytes(WORD)
         assert "ko 1280 ms" == socket.receive_text()
     assert "Debug recordings cannot be written" in caplog.text
+
+
+def test_the_hotwords_of_ten_sockets_do_not_mix() -> None:
+    engine = FakeEngine(lambda request: request.hotwords or "none", delay_s=0.05)
+    with client_of(engine) as client, ExitStack() as stack:
+        sockets = [stack.enter_context(connect(client)) for _ in range(10)]
+        for number, socket in enumerate(sockets):
+            if number:  # the first has none
+                socket.send_json({"type": "configure", "hotwords": f"name {number}"})
+            socket.send_json({"type": "start", "id": "a"})
+        for socket in sockets:
+            socket.send_bytes(WORD)
+            socket.send_json({"type": "flush"})
+
+        def text(socket: WebSocketTestSession) -> str:
+            while (message := socket.receive_json())["type"] != "final":
+                pass
+            return str(message["text"])
+
+        assert ["none", *(f"name {number}" for number in range(1, 10))] == [text(socket) for socket in sockets]

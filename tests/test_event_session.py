@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stt_core.audio import AudioFormat, Samples
+from stt_core.confidence import confidence
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ModelError, Overloaded, ProtocolError
 from stt_core.event_session import EventSession
@@ -980,12 +981,11 @@ def test_timing_adds_up_what_both_looks_took():
     assert (130, 700) == (talk.all(Final)[0].timing.queue_ms, talk.all(Final)[0].timing.infer_ms)
 
 
-@pytest.mark.parametrize(("logprob", "confidence"), [(0.0, 1.0), (math.log(0.5), 0.5), (-40.0, 0.0), (0.3, 1.0)])
-def test_confidence_is_the_mean_probability_of_a_token(logprob, confidence):
+def test_confidence_is_that_of_the_text_to_three_places():
     talk = Talk(wait=True).hear(WORD).tell("flush")
-    talk.answer(talk.of(Transcribe)[0], "말", avg_logprob=logprob)
+    talk.answer(talk.of(Transcribe)[0], "말", avg_logprob=-0.5)
 
-    assert confidence == talk.all(Final)[0].confidence
+    assert round(confidence(Transcript("말", "ko", avg_logprob=-0.5)), 3) == talk.all(Final)[0].confidence
 
 
 # ---- any format, any chunks --------------------------------------------------------------------------------
