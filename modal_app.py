@@ -224,7 +224,8 @@ class SpeechToText:
         if not len(utterance.samples):
             return deployment.failure_text
         self.engine.load()  # says what is wrong if it could not be loaded
-        [transcript] = self.engine.transcribe([Request(utterance.samples, deployment.language)])
+        request = Request(utterance.samples, deployment.language, vad_ratio=utterance.vad_ratio)
+        [transcript] = self.engine.transcribe([request])
         return transcript.text or deployment.failure_text
 
     @modal.exit()

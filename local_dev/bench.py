@@ -115,11 +115,11 @@ class Ours:
     def transcribe(self, samples: Samples, language: str) -> tuple[Transcript, float, float]:
         """The transcript, the engine's seconds and the detector's."""
         started = time.perf_counter()
-        speech = whole_utterance(samples, self._vad, EndpointingOptions()).samples
+        speech = whole_utterance(samples, self._vad, EndpointingOptions())
         heard = time.perf_counter()
-        if not len(speech):
+        if not len(speech.samples):
             return Transcript("", language), 0.0, heard - started
-        [transcript] = self.engine.transcribe([Request(speech, language)])
+        [transcript] = self.engine.transcribe([Request(speech.samples, language, vad_ratio=speech.vad_ratio)])
         return transcript, time.perf_counter() - heard, heard - started
 
 

@@ -181,6 +181,15 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     phrases.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
     phrases.add_argument("--language", help="of the recordings; default: ko")
     phrases.add_argument("--seed", type=int, help="default: 0")
+    quiet = benches.add_parser(
+        "silence",
+        parents=[common],
+        argument_default=argparse.SUPPRESS,
+        help="texts where nobody spoke, and what the guards against them cost",
+    )
+    quiet.add_argument("--minutes", type=float, help="of made sounds; default: 30")
+    quiet.add_argument("--ungated", action="store_true", help="also the engine alone, without a detector")
+    quiet.add_argument("--model", help="default: base")
     for name, help_text in (
         ("confidence", "whether the confidence of a final means what it says"),
         ("hotwords", "what hotwords do to lines with rare words, and to others"),
@@ -231,6 +240,10 @@ def run_bench(what: str, **options: Any) -> int:
         from local_dev.bench_phrases import run_phrases_bench
 
         return run_phrases_bench(out, data=data, **options)
+    if what == "silence":
+        from local_dev.bench_silence import run_silence_bench
+
+        return run_silence_bench(data, out, **options)
     if what == "confidence":
         from local_dev.bench_confidence import run_confidence_bench
 

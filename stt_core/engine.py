@@ -27,6 +27,9 @@ quietest, and its pieces are decoded like utterances of their own. A draft is no
 what is hurried because many wait: greedy batches are cheap, and whoever waits would rather have a point or two more of
 errors than another second.
 
+What the model writes where nobody spoke is held back by `stt_core.evidence`. A text in a script that its language
+does not use (Han in Korean) is decoded again without the tokens of that script.
+
 **Times** are asked of the finished text: the decoder reads it once more, and its attention to the speech is aligned
 with the tokens (openai/whisper's word timestamps). So asking for them changes no text, whatever way it was
 found. The silence that such an alignment counts to the words beside it is taken off by loudness. Timestamp tokens
@@ -66,9 +69,8 @@ import json
 import logging
 import re
 import threading
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -81,6 +83,18 @@ from numpy.typing import NDArray
 from stt_core.audio import SAMPLE_RATE, Samples
 from stt_core.cuda import preload_cublas
 from stt_core.errors import ModelError
+from stt_core.evidence import (
+    GUARDS,
+    INVENTED_LOGPROB,
+    LOGPROB_THRESHOLD,
+    Evidence,
+    Guard,
+    in_own_script,
+    letters,
+    objection,
+    other_script,
+    repeats_itself,
+)
 from stt_core.models import Progress, default_cache_dir, resolve_model
 from stt_core.transcription import Doubt, Request, Segment, Task, Transcript, Word
 from stt_core.vocabulary import Ids, can_cut, cut_vocabulary
@@ -109,12 +123,7 @@ EXTRA_TOKENS = 8
 POSITIONS = 448  # of the decoder, the prompt included
 MAX_BIAS_TOKENS = POSITIONS // 2 - 1  # openai/whisper's bound for what stands before the transcript
 
-# Evidence, with the names of openai/whisper's `transcribe`.
-COMPRESSION_RATIO_THRESHOLD = 2.4
-LOGPROB_THRESHOLD = -1.0
-NO_SPEECH_THRESHOLD = 0.6
 DOUBTFUL_LOGPROB = -0.9  # below this a second look is worth its price
-INVENTED_LOGPROB = -1.5  # below this, after the second look, nothing of the text was said
 
 # Speech that holds so little text may have lost a sentence: it is heard again in two halves.
 SPARSE_TOKENS_PER_S = {"ko": 3.9}  # Korean takes more tokens than other languages
@@ -150,11 +159,6 @@ class _Hypothesis:
     avg_logprob: float
     no_speech_prob: float
     looped: bool
-
-    @property
-    def is_speech(self) -> bool:
-        likely_silence = self.no_speech_prob > NO_SPEECH_THRESHOLD and self.avg_logprob < LOGPROB_THRESHOLD
-        return not likely_silence and self.avg_logprob >= INVENTED_LOGPROB
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,7 @@ class WhisperEngine:
         threads: of each worker.
         beam_size: 1 is greedy.
         memory: how much silence the decoder is given.
+        guards: what keeps texts back that nobody said; see `stt_core.evidence`.
     """
 
     def __init__(
@@ -224,6 +229,7 @@ class WhisperEngine:
         max_batch_size: int = 8,
         beam_size: int = 5,
         memory: Memory = Memory(),
+        guards: Collection[Guard] = GUARDS,
     ) -> None:
         self.model = Path(model).name if Path(model).is_dir() else model
         self.languages = tuple(languages)
@@ -236,6 +242,7 @@ class WhisperEngine:
         self._threads = threads
         self.beam_size = beam_size
         self.memory = memory
+        self.guards = frozenset(guards)
         self._loading = threading.Lock()
         self._counting = threading.Lock()
         self._counts = Counter(dict.fromkeys(COUNTS, 0))
@@ -365,11 +372,14 @@ class WhisperEngine:
 
     def _settle(self, request: Request, language: str, hypothesis: _Hypothesis) -> Transcript:
         if request.draft:
-            # Nobody should see a circle, and the next draft comes soon.
-            return _transcript(replace(hypothesis, text="") if hypothesis.looped else hypothesis, language)
+            # Nobody should see a circle, and the next draft comes soon. A word that is cut in its middle is never
+            # likely: what was speech at all is decided when it has ended.
+            is_shown = not hypothesis.looped and hypothesis.avg_logprob >= INVENTED_LOGPROB
+            text = hypothesis.text if is_shown else ""
+            return Transcript(text, language, hypothesis.avg_logprob, hypothesis.no_speech_prob)
         doubt = _doubt(request, language, hypothesis)
         if doubt is None or (request.hurried and doubt != "looped"):
-            return _transcript(hypothesis, language)
+            return self._transcript(request, hypothesis, language)
         first = Transcript(hypothesis.text, language, hypothesis.avg_logprob, hypothesis.no_speech_prob, doubt=doubt)
         return first if request.quick else self._look_again(request, first)
 
@@ -380,7 +390,7 @@ class WhisperEngine:
         manner = self._manner(request, first.language)
         hypothesis = _Hypothesis(first.text, 0, first.avg_logprob, first.no_speech_prob, looped=first.doubt == "looped")
         if first.doubt == "sparse":
-            return _transcript(self._in_halves(request, manner, hypothesis), first.language)
+            return self._transcript(request, self._in_halves(request, manner, hypothesis), first.language)
         if hypothesis.looped:
             manner = replace(manner, bias=())  # it may be what led in circles
         [memory] = self._memories([request], at_least=SECOND_LOOK_FRAMES)
@@ -388,7 +398,20 @@ class WhisperEngine:
         # What ran into its budget in a batch might have been cut elsewhere alone: the second run decides.
         if hypothesis.looped or (not second.looped and second.avg_logprob > hypothesis.avg_logprob):
             hypothesis = second
-        return _transcript(hypothesis, first.language, second_look=True)
+        return self._transcript(request, hypothesis, first.language, second_look=True)
+
+    def _transcript(
+        self, request: Request, hypothesis: _Hypothesis, language: str, *, second_look: bool = False
+    ) -> Transcript:
+        """What is told: the text, if it was said."""
+        evidence = Evidence(hypothesis.text, hypothesis.avg_logprob, hypothesis.no_speech_prob, request.vad_ratio)
+        return Transcript(
+            text="" if objection(evidence, self.guards) else hypothesis.text,
+            language=language,
+            avg_logprob=hypothesis.avg_logprob,
+            no_speech_prob=hypothesis.no_speech_prob,
+            second_look=second_look,
+        )
 
     def _in_halves(self, request: Request, manner: _Manner, hypothesis: _Hypothesis) -> _Hypothesis:
         """Decode each half by itself; if that credibly tells far more, take it.
@@ -405,7 +428,7 @@ class WhisperEngine:
         ]
         text = " ".join(half.text for half in heard)
         credible = all(not half.looped and half.avg_logprob >= LOGPROB_THRESHOLD for half in heard)
-        if not credible or len(_letters(text)) < HALVES_LETTERS * len(_letters(hypothesis.text)):
+        if not credible or len(letters(text)) < HALVES_LETTERS * len(letters(hypothesis.text)):
             return hypothesis
         return _Hypothesis(
             text=text,
@@ -422,7 +445,8 @@ class WhisperEngine:
         """
         memories: dict[int, States] = {}
         kinds = [
-            (max(at_least, self._encoder_frames(request)), _duration_s(request) <= SHORT_S) for request in requests
+            (max(at_least, self._encoder_frames(request)), _duration_s(request) <= SHORT_S and not request.draft)
+            for request in requests
         ]
         for (frames, short), members in _grouped(range(len(requests)), lambda i: kinds[i]):
             states = self._encode([requests[i].samples for i in members], frames)
@@ -507,6 +531,19 @@ class WhisperEngine:
 
     def _generate(self, memories: States, manner: _Manner, budgets: Sequence[int]) -> list[_Hypothesis]:
         """Decode a batch. `budgets`: the most tokens that each may take."""
+        heard = self._decode(memories, manner, budgets)
+        if manner.task == "translate" or "script" not in self.guards:
+            return heard
+        for i, hypothesis in enumerate(heard):
+            if other_script(hypothesis.text, manner.language):
+                [again] = self._decode(memories[i : i + 1], manner, budgets[i : i + 1], own_script=True)
+                heard[i] = replace(again, text=in_own_script(again.text, manner.language))  # spelled byte by byte
+        return heard
+
+    def _decode(
+        self, memories: States, manner: _Manner, budgets: Sequence[int], *, own_script: bool = False
+    ) -> list[_Hypothesis]:
+        """The same. `own_script`: without the tokens of other scripts than the language's."""
         model = self._model_for(manner.language, manner.task, manner.bias)
         if model is not self._main:
             self._count("whole_model", len(budgets))
@@ -520,6 +557,7 @@ class WhisperEngine:
             num_hypotheses=manner.beam_size,
             return_scores=True,
             return_no_speech_prob=True,
+            suppress_tokens=[-1, *model.into(self._foreign_tokens(manner.language, model))] if own_script else [-1],
         )
         return [
             _most_complete(
@@ -530,6 +568,12 @@ class WhisperEngine:
             )
             for result, budget in zip(results, budgets, strict=True)
         ]
+
+    def _foreign_tokens(self, language: str, model: _Model) -> list[int]:
+        """The tokens that write in another script than the language's, of those that the model knows."""
+        tokenizer = self._loaded.whisper.hf_tokenizer
+        texts = tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())])
+        return [i for i, text in enumerate(texts) if other_script(text, language) and model.knows([i])]
 
     def _segments(self, request: Request, transcript: Transcript, memory: States) -> tuple[Segment, ...]:
         """The sentences of a transcript with their times, which the decoder's attention tells."""
@@ -595,7 +639,7 @@ def _most_complete(beam: Sequence[_Hypothesis]) -> _Hypothesis:
         goes_on = (
             other.text.startswith(best.text.rstrip(".?!"))
             and len(other.text) >= len(best.text) + MORE_LETTERS
-            and not SAID_TWICE.search(_letters(other.text))
+            and not SAID_TWICE.search(letters(other.text))
         )
         if goes_on and not other.looped and other.avg_logprob >= best.avg_logprob - MORE_LOGPROB:
             best = other
@@ -628,16 +672,6 @@ def _doubt(request: Request, language: str, hypothesis: _Hypothesis) -> Doubt | 
     speech_s = _duration_s(request) - PADS_S
     least = SPARSE_TOKENS_PER_S.get(language, SPARSE_TOKENS_PER_S_ELSEWHERE)
     return "sparse" if speech_s >= SPARSE_SPEECH_S and hypothesis.tokens < least * speech_s else None
-
-
-def _transcript(hypothesis: _Hypothesis, language: str, *, second_look: bool = False) -> Transcript:
-    return Transcript(
-        text=hypothesis.text if hypothesis.is_speech else "",
-        language=language,
-        avg_logprob=hypothesis.avg_logprob,
-        no_speech_prob=hypothesis.no_speech_prob,
-        second_look=second_look,
-    )
 
 
 def _pieces(request: Request) -> list[Request]:
@@ -683,7 +717,7 @@ def _words(
     first = 0
     for text, own in zip(*tokenizer.split_tokens_on_unicode(list(tokens)), strict=True):
         last = first + len(own)
-        if not places or (text.startswith(" ") if spaced else _letters(text)):
+        if not places or (text.startswith(" ") if spaced else letters(text)):
             places.append((text, first, last))
         else:
             places[-1] = places[-1][0] + text, places[-1][1], last
@@ -737,17 +771,3 @@ def _duration_s(request: Request) -> float:
 
 def _token_budget(request: Request) -> int:
     return EXTRA_TOKENS + int(_duration_s(request) * TOKENS_PER_S)
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"\W", "", text)
-
-
-def repeats_itself(text: str) -> bool:
-    """Whether a text shows the model running in a circle: a run of four or more letters said three times
-    in a row, or a text that compresses as only repetition does (openai/whisper's `compression_ratio`)."""
-    letters = _letters(text)
-    if re.search(r"(.{4,}?)\1\1", letters) or re.search(r"(.{1,3}?)\1{7,}", letters):
-        return True
-    encoded = text.encode()
-    return len(encoded) / len(zlib.compress(encoded)) > COMPRESSION_RATIO_THRESHOLD if encoded else False

@@ -294,7 +294,8 @@ class Session(ABC):
         asked.timing += timing or Timing()
         if transcript.doubt:
             asked.first = transcript
-            request = asked.decoding.request(asked.utterance.samples, first=transcript)
+            utterance = asked.utterance
+            request = asked.decoding.request(utterance.samples, vad_ratio=utterance.vad_ratio, first=transcript)
             yield LookAgain(number, request, speculative=asked is self._guess)
         elif asked is self._guess:
             asked.transcript = transcript
@@ -390,7 +391,7 @@ class Session(ABC):
                     yield from self._started(event)
                 case Paused(utterance):
                     self._guess = Asked(next(self._numbers), utterance, self.decoding)
-                    request = self.decoding.request(utterance.samples, quick=True)
+                    request = self.decoding.request(utterance.samples, vad_ratio=utterance.vad_ratio, quick=True)
                     yield Transcribe(self._guess.number, request, utterance, speculative=True)
                 case Resumed():
                     yield from self._withdraw_guess()
@@ -450,7 +451,8 @@ class Session(ABC):
             yield from self.receive_transcript(asked.number, Transcript("", self.decoding.language))
 
     def _transcribe(self, asked: Asked) -> Transcribe:
-        request = asked.decoding.request(asked.utterance.samples, quick=True)
+        utterance = asked.utterance
+        request = asked.decoding.request(utterance.samples, vad_ratio=utterance.vad_ratio, quick=True)
         return Transcribe(asked.number, request, asked.utterance)
 
     def _asked(self, utterance: Utterance) -> Asked:

@@ -57,7 +57,7 @@ class Transcriber:
         language = language or self.language
         if not len(utterance.samples):
             return Transcript("", language, no_speech_prob=1.0)
-        [transcript] = self._engine.transcribe([Request(utterance.samples, language)])
+        [transcript] = self._engine.transcribe([Request(utterance.samples, language, vad_ratio=utterance.vad_ratio)])
         return transcript
 
 

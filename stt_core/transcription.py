@@ -30,6 +30,7 @@ class Request:
     hotwords: str = ""  # words to expect, which bias the decoder
     prompt: str = ""  # text to go on from, which biases the decoder as well
     timestamps: Timestamps | None = None  # word: segments with their words
+    vad_ratio: float | None = None  # how sure the voice detector is (`stt_core.evidence`); None: it was not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,23 @@ class Decoding:
     hotwords: str = ""
 
     def request(
-        self, samples: Samples, *, quick: bool = False, first: "Transcript | None" = None, draft: bool = False
+        self,
+        samples: Samples,
+        *,
+        vad_ratio: float | None = None,
+        quick: bool = False,
+        first: "Transcript | None" = None,
+        draft: bool = False,
     ) -> Request:
         return Request(
-            samples, self.language, quick=quick, first=first, draft=draft, task=self.task, hotwords=self.hotwords
+            samples,
+            self.language,
+            quick=quick,
+            first=first,
+            draft=draft,
+            task=self.task,
+            hotwords=self.hotwords,
+            vad_ratio=vad_ratio,
         )
 
 

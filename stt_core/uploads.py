@@ -119,7 +119,8 @@ class FileTranscription:
         with closing(steps):
             while (found := await anyio.to_thread.run_sync(next, steps, None, limiter=self._decoding)) is not None:
                 for utterance in found:
-                    job = self._server.enqueue(replace(self._request, samples=utterance.samples), self, Priority.UPLOAD)
+                    question = replace(self._request, samples=utterance.samples, vad_ratio=utterance.vad_ratio)
+                    job = self._server.enqueue(question, self, Priority.UPLOAD)
                     transcript = await job.result()
                     self._server.metrics.utterance("upload", utterance.duration_s)
                     self.pieces.append(_piece(utterance, transcript))

@@ -19,6 +19,7 @@ import numpy as np
 from stt_core.audio import SAMPLE_RATE, Samples
 from stt_core.endpointing import Endpointer, EndpointingOptions
 from stt_core.endpointing import Event as Endpoint
+from stt_core.evidence import vad_ratio
 from stt_core.vad import WINDOW_MS, WINDOW_SAMPLES, Vad, VadStream
 
 Reason = Literal["endpoint", "flush", "idle", "max_length", "end", "message"]
@@ -40,6 +41,7 @@ class Utterance:
     start_samples: int  # position in the connection's audio
     samples: Samples  # (n,) from a little before the speech to a little after; empty: nothing was said
     speech_end_samples: int = 0  # position of the end of the speech itself; of the audio's end if there was none
+    vad_ratio: float | None = None  # how sure the detector is of it (`stt_core.evidence`)
 
     @property
     def duration_s(self) -> float:
@@ -90,6 +92,7 @@ class UtteranceStream:
         self._rest = NOTHING  # samples that do not fill a window yet
         self._padding = 0  # samples that flushes made up to fill their last window
         self._windows: list[Samples] = []  # kept audio
+        self._probabilities: list[float] = []  # what the detector says of it
         self._first = 0  # the number of the first kept window, as the endpointer counts them
         self._speech: tuple[int, int] | None = None  # the open speech: its first window and the one after its last
         self._likely_end = 0  # the window after the last one that was likely speech
@@ -187,6 +190,7 @@ class UtteranceStream:
         """Take a window; return whether it ended the speech."""
         number = self._endpointer.position
         self._windows.append(window)
+        self._probabilities.append(probability)
         event = self._endpointer.push(probability)
         if event is Endpoint.SPEECH_STARTED and self._speech is None:
             self._speech = self._endpointer.start, number + 1
@@ -244,14 +248,15 @@ class UtteranceStream:
         end = (end if before is None else min(end, before)) - self._first
         samples = np.concatenate(self._windows[start:end])
         speech_end = min(self._position(self._speech[1] - self._first), self._position(start) + len(samples))
-        return Utterance(reason, self._position(start), samples, speech_end)
+        ratio = vad_ratio(self._probabilities[start:end])
+        return Utterance(reason, self._position(start), samples, speech_end, ratio)
 
     def _position(self, index: int) -> int:
         """Where the kept window `index` began, in samples since the connection began."""
         return max(0, (self._first + index) * WINDOW_SAMPLES - self._padding)
 
     def _drop(self, count: int) -> None:
-        del self._windows[:count]
+        del self._windows[:count], self._probabilities[:count]
         self._first += count
 
 

@@ -62,6 +62,8 @@ LINES = [
     Line("count_to_five", "하나 둘 셋 넷 다섯", "jm_kumo", ("하나, 둘, 셋, 넷, 다섯",)),
     Line("wait_here", "여기서 기다려", "jf_alpha"),
     Line("two_sentences", "왼쪽으로 가자 마법을 사용해", "jf_alpha", ("왼쪽으로 가자", "마법을 사용해")),
+    Line("thank_you", "감사합니다", "jm_kumo"),
+    Line("thank_you_for_watching", "시청해 주셔서 감사합니다", "jf_tebukuro"),
     Line("open_the_gate", "Open the gate", "af_heart", ("ˈOpən ðə ɡˈAt",), "en"),
     Line("attack_the_dragon", "Attack the dragon", "am_michael", ("ətˈæk ðə dɹˈæɡən",), "en"),
     Line("cast_the_fire_spell", "Cast the fire spell", "af_heart", ("kˈæst ðə fˈIəɹ spˈɛl",), "en"),
@@ -70,6 +72,7 @@ LINES = [
     Line("where_is_the_treasure", "Where is the treasure", "am_michael", ("wˌɛɹ ɪz ðə tɹˈɛʒəɹ",), "en"),
     Line("pick_up_the_sword", "Pick up the sword", "af_heart", ("pˈɪk ˈʌp ðə sˈɔɹd",), "en"),
     Line("show_me_the_map", "Show me the map", "am_michael", ("ʃˈO mˌi ðə mˈæp",), "en"),
+    Line("thanks_for_watching", "Thanks for watching", "am_michael", ("θˈæŋks fɔɹ wˈɑʧɪŋ",), "en"),
 ]
 
 

@@ -25,10 +25,10 @@ from stt_core.engine import (
     WhisperEngine,
     _Model,
     quietest,
-    repeats_itself,
     split_at_pauses,
 )
 from stt_core.errors import ModelError
+from stt_core.evidence import GUARDS
 from stt_core.scoring import score
 from stt_core.transcription import Request, Transcript
 from stt_core.utterances import whole_utterance
@@ -39,21 +39,6 @@ TEST_AUDIO = REPOSITORY / "test_audio"
 SPEECH = Path(os.environ.get("STT_SPEECH_DIR") or REPOSITORY.parent / "shared" / "speech")
 
 # ---- without a model ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["감사합니다 감사합니다 감사합니다", "아아아아아아아아아아", "go left, go left, go left", "가나 " * 30],
-)
-def test_a_text_that_runs_in_a_circle_repeats_itself(text):
-    assert repeats_itself(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "가자 가자!", "빨리빨리", "하하하하하", "no no no no", "왼쪽으로 가자 마법을 사용해"]
-)
-def test_a_text_that_people_say_does_not(text):
-    assert not repeats_itself(text)
 
 
 def test_speech_that_fits_into_the_window_is_not_split():
@@ -122,6 +107,7 @@ class Scripted:
     def __init__(self, *script: list[str], is_multilingual: bool = True) -> None:
         self.script = list(script)
         self.is_multilingual = is_multilingual
+        self.score = -0.1
         self.encoded: list[int] = []  # frames
         self.calls: list[SimpleNamespace] = []
         self.tokenizer = toy_tokenizer()
@@ -136,7 +122,9 @@ class Scripted:
     def generate(self, memories, prompts, **options):
         self.calls.append(SimpleNamespace(prompts=[self.tokenizer.decode(p, False) for p in prompts], **options))
         return [
-            SimpleNamespace(sequences_ids=[self.tokenizer.encode(f" {text}").ids], scores=[-0.1], no_speech_prob=0.0)
+            SimpleNamespace(
+                sequences_ids=[self.tokenizer.encode(f" {text}").ids], scores=[self.score], no_speech_prob=0.0
+            )
             for text, _ in zip(self.script.pop(0), prompts, strict=True)
         ]
 
@@ -149,8 +137,8 @@ class Scripted:
 
 
 class ScriptedEngine(WhisperEngine):
-    def __init__(self, *script: list[str], is_multilingual: bool = True) -> None:
-        super().__init__("scripted", device="cpu")
+    def __init__(self, *script: list[str], is_multilingual: bool = True, guards=GUARDS) -> None:
+        super().__init__("scripted", device="cpu", guards=guards)
         self.scripted = Scripted(*script, is_multilingual=is_multilingual)
         self.load()
         self.scripted.encoded.clear()  # the silence
@@ -201,6 +189,46 @@ def test_a_draft_that_runs_in_a_circle_shows_nothing():
     assert "" == engine.transcribe([Request(tone(1), "en", draft=True)])[0].text
 
 
+def test_what_the_detector_never_believed_must_be_likely():
+    engine = ScriptedEngine(*[["go"]] * 6)  # so unlikely that it is decoded twice
+    engine.scripted.score = -1.6
+
+    ratios = [None, 0.6, 0.1]
+
+    assert ["go", "go", ""] == [
+        engine.transcribe([Request(tone(1), "en", vad_ratio=ratio)])[0].text for ratio in ratios
+    ]
+
+
+def test_without_guards_everything_is_told():
+    engine = ScriptedEngine(["休息"], ["休息"], guards=())
+    engine.scripted.score = -4.0
+
+    assert "休息" == engine.transcribe([Request(tone(1), "ko", vad_ratio=0.0)])[0].text
+
+
+def test_korean_in_han_is_decoded_again_without_the_tokens_of_han():
+    engine = ScriptedEngine(["쉬자", "休息 좀 하자"], ["휴식 좀 하자"])
+
+    texts = [one.text for one in engine.transcribe([Request(tone(1), "ko"), Request(tone(1), "ko")])]
+
+    assert ["쉬자", "휴식 좀 하자"] == texts
+    assert [2, 1] == [len(call.prompts) for call in engine.scripted.calls]
+
+
+def test_han_that_is_spelled_byte_by_byte_is_left_out():
+    engine = ScriptedEngine(["休息 좀 하자"], ["休息 좀 하자"])
+
+    assert "좀 하자" == engine.transcribe([Request(tone(1), "ko")])[0].text
+
+
+@pytest.mark.parametrize(("language", "task"), [("en", "transcribe"), ("ko", "translate")])
+def test_han_is_left_alone_where_no_korean_is_written(language, task):
+    engine = ScriptedEngine(["休息"])
+
+    assert "休息" == engine.transcribe([Request(tone(1), language, task=task)])[0].text
+
+
 @pytest.mark.parametrize(
     ("halves", "text"),
     [
@@ -228,7 +256,7 @@ def test_requests_with_other_hotwords_languages_or_tasks_do_not_share_a_batch():
         Request(tone(1), "ko", draft=True),
         Request(tone(1), "en"),
     ]
-    engine = ScriptedEngine(*[["a word or two"] * count for count in (2, 1, 1, 1, 1, 1)])
+    engine = ScriptedEngine(*[["a word or two"] * count for count in (1, 2, 1, 1, 1, 1)])
 
     engine.transcribe(requests)
 
@@ -387,6 +415,26 @@ def test_nothing_was_said(engine, name):
     assert 0 == len(whole_utterance(samples, SileroVad(), EndpointingOptions()).samples)
     [transcript] = engine.transcribe([Request(samples, "ko")])  # what the detector lets through by mistake
     assert ("", True) == (transcript.text, transcript.second_look)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("language", ["ko", "en"])
+def test_thanks_that_were_said_come_through(engine, language):
+    said = [clip for clip in clips(language) if clip.id.startswith("thank")]
+    assert said
+
+    for ratio in (None, 0.5):  # even if the detector was hardly sure
+        heard = engine.transcribe([replace(request(clip), vad_ratio=ratio) for clip in said])
+        assert 0 == sum(score(clip.text, t.text, language).errors for clip, t in zip(said, heard, strict=True))
+
+
+@pytest.mark.model
+def test_the_tokens_of_han_and_kana_are_known(engine):
+    whole = engine._whole_model()
+
+    assert 1000 < len(engine._foreign_tokens("ko", whole))
+    assert len(engine._foreign_tokens("ko", engine._loaded)) < 10  # fragments, which the cut model keeps
+    assert not engine._foreign_tokens("en", whole)
 
 
 @pytest.mark.model

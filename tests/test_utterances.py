@@ -85,6 +85,12 @@ def test_an_utterance_ends_with_the_window_that_decides_it():
     assert ([0, 1, 2, 3, 4, 5, 6], False) == (numbers(utterance), stream.holds_speech)
 
 
+def test_an_utterance_tells_how_sure_the_detector_is_of_it():
+    _, [sure, unsure] = streamed(*SILENCE, *WORD, *SILENCE, 1.0, 1.0, 0.4, 0.4, 1.0, *SILENCE)
+
+    assert (1.0, 0.6) == pytest.approx((sure.vad_ratio, unsure.vad_ratio))
+
+
 def test_a_pad_never_reaches_before_the_beginning():
     _, [utterance] = streamed(0, *WORD, *SILENCE)
 
