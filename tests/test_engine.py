@@ -107,7 +107,7 @@ class Scripted:
     def __init__(self, *script: list[str], is_multilingual: bool = True) -> None:
         self.script = list(script)
         self.is_multilingual = is_multilingual
-        self.score = -0.1
+        self.score, self.no_speech_prob = -0.1, 0.0
         self.encoded: list[int] = []  # frames
         self.calls: list[SimpleNamespace] = []
         self.tokenizer = toy_tokenizer()
@@ -123,7 +123,9 @@ class Scripted:
         self.calls.append(SimpleNamespace(prompts=[self.tokenizer.decode(p, False) for p in prompts], **options))
         return [
             SimpleNamespace(
-                sequences_ids=[self.tokenizer.encode(f" {text}").ids], scores=[self.score], no_speech_prob=0.0
+                sequences_ids=[self.tokenizer.encode(f" {text}").ids],
+                scores=[self.score],
+                no_speech_prob=self.no_speech_prob,
             )
             for text, _ in zip(self.script.pop(0), prompts, strict=True)
         ]
@@ -181,6 +183,30 @@ def test_a_draft_is_greedy_and_never_looked_at_twice():
     assert "go" == transcript.text
     assert [1] == [call.beam_size for call in engine.scripted.calls]
     assert not any(engine.counts.values())
+
+
+def test_a_draft_is_cut_in_the_middle_of_a_word_and_need_not_be_likely():
+    engine = ScriptedEngine(["go go go go"], ["go go go go"])
+    engine.scripted.score, engine.scripted.no_speech_prob = -1.3, 0.9
+
+    draft, final = engine.transcribe([Request(tone(1), "en", draft=True), Request(tone(1), "en", hurried=True)])
+
+    assert ("go go go go", "") == (draft.text, final.text)
+
+
+def test_a_draft_that_nobody_would_believe_shows_nothing():
+    engine = ScriptedEngine(["go go go go"])
+    engine.scripted.score = -2.5
+
+    assert "" == engine.transcribe([Request(tone(1), "en", draft=True)])[0].text
+
+
+def test_a_draft_of_a_word_has_the_shorter_memory_for_it_comes_again_soon():
+    engine = ScriptedEngine(["go"], ["go"])
+
+    draft, final = engine._memories([Request(tone(1), "en", draft=True), Request(tone(1), "en")])
+
+    assert (1000, 1500) == (draft.shape[1], final.shape[1])
 
 
 def test_a_draft_that_runs_in_a_circle_shows_nothing():
