@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stt_core import __version__
 from stt_core.errors import SttError
@@ -29,9 +29,16 @@ extras, as in pip install -e ".[local]":
 """
 
 
-def serve_options() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in a line; the usage of a server with forty settings would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def serve_options() -> Parser:
     """One option for each setting, with its description and its variable."""
-    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parser.add_argument_group("server settings")
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None or isinstance(field.default, bool) else f" Default: {field.default}."
@@ -45,9 +52,9 @@ def serve_options() -> argparse.ArgumentParser:
     return parser
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     options = serve_options()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m local_dev",
         description="Real-time speech to text for games. Without a command: serve.",
         epilog=EXAMPLES,
@@ -117,9 +124,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_benches(benches: "argparse._SubParsersAction[Parser]") -> None:
     """What can be measured. Each writes its results into a folder."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
         "data",
         type=Path,
@@ -144,7 +151,7 @@ def add_benches(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--study", action="store_true", help="the curves behind the engine's defaults, and where its time goes"
     )
 
-    live = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, parents=[common])
+    live = Parser(add_help=False, argument_default=argparse.SUPPRESS, parents=[common])
     live.add_argument("--url", help="a running server; otherwise one is started")
     live.add_argument("--token", help="its token")
     live.add_argument("--frame-ms", type=int, help="audio in one message")

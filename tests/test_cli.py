@@ -86,7 +86,8 @@ def test_an_unknown_command_or_option_is_a_usage_error(words: list[str], capsys:
     with pytest.raises(SystemExit) as exit_:
         main(words)
     assert 2 == exit_.value.code
-    assert "error: " in capsys.readouterr().err.splitlines()[-1]
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and line.endswith("--help")
 
 
 def test_a_package_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

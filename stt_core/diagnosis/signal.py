@@ -25,6 +25,7 @@ PREDICTION_ORDER = 16
 SPIKE_CAP = 12.0  # times the residual's median around it: a click must not outvote everything else
 LIVELY, FULL_OF_SPIKES = 0.5, 1.5  # standard deviations of the spikes: a beep has less, music with a beat has more
 GATE_BLOCK_S = 0.042  # the longest piece by which a gate decides
+FAINT_DBFS = -60.0  # softer syllables are lost between the steps of 16 bits
 OPENS_DB = 20.0  # below the loudest syllables, at which a gate may open
 PACKETS_MS = (10, 16, 20, 30, 32, 40, 60, 64, 100, 128)
 PACKETS_SAMPLES = (160, 256, 480, 512, 960, 1024, 2048, 4096)
@@ -205,9 +206,9 @@ def find_clipping(signal: Signal) -> Finding | None:
 def find_quiet(signal: Signal) -> Finding | None:
     """Speech, but faint: its loudest parts stand out, and are hardly more than the steps of 16 bits."""
     floor = float(np.percentile(signal.levels, 10))
-    if signal.loud > -57 or signal.loud - floor < 6:
+    if signal.loud > FAINT_DBFS or signal.loud - floor < 6:
         return None
-    return Finding("too_quiet", min(1.0, 0.5 + (-57 - signal.loud) / 20), {"speech_dbfs": signal.loud})
+    return Finding("too_quiet", min(1.0, 0.5 + (FAINT_DBFS - signal.loud) / 20), {"speech_dbfs": signal.loud})
 
 
 def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -292,11 +293,12 @@ def find_gate(signal: Signal, *, paused: bool = False) -> Finding | None:
         return None
     low = float(np.percentile(levels, 4))
     range_db = signal.loud - low
-    if (levels > low + 8).sum() < 25:
+    speech = int((levels > low + 8).sum())
+    if speech < 25:
         return None
     quiet, _ = packet_score(signal, signal.quiet, GATE_BLOCK_S)
     loud, _ = packet_score(signal, ~signal.quiet)
-    narrow = 11 < range_db < 16.2
+    narrow = 11 < range_db < 16.2 and speech >= 40  # a short word in a noisy room is no more than that
     flat = range_db < 22
     broken = quiet > (2.8 if paused else 3.4 if flat else 4.3) and loud < (quiet - 1 if flat else 3.2)
     if not (narrow or broken):
@@ -308,11 +310,13 @@ def find_gate(signal: Signal, *, paused: bool = False) -> Finding | None:
 def find_cut(signal: Signal) -> Iterator[Finding]:
     """Speech at the very edge. A recording that was not cut has at least a moment of its background there."""
     levels = signal.levels
-    if len(levels) < 30 or signal.loud < -50 or signal.loud - float(np.percentile(levels, 5)) < 15:
+    floor = float(np.percentile(levels, 5))
+    if len(levels) < 30 or signal.loud < -50 or signal.loud - floor < 15:
         return
-    if levels[0] > signal.loud - 14:
+    speech = max(signal.loud - 14, floor + 6)
+    if levels[0] > speech:
         yield Finding("cut_start", 0.7, {"edge_db": max(0.0, signal.loud - float(levels[0]))})
     last = signal.centred[-signal.frame :]
     end = dbfs(_rms(last))
-    if end > signal.loud - 14:
+    if end > speech:
         yield Finding("cut_end", 0.7, {"edge_db": max(0.0, signal.loud - end)})
