@@ -571,9 +571,11 @@ class Connection:
         return sent
 
     def _examine(self, utterance: int | None, *, whole: bool, ended: bool = False) -> None:
-        """Have the doctor look at what has come; nobody waits for that."""
+        """Have the doctor look at what has come. Nobody waits for that, so while players wait nobody looks: what is
+        broken will be broken in the next utterance, too."""
         if self._checkup is not None:
-            self._tasks.start_soon(self._look, self._checkup.look(whole=whole), utterance)
+            if not self._server.is_late:
+                self._tasks.start_soon(self._look, self._checkup.look(whole=whole), utterance)
             if ended:
                 self._checkup.next_utterance()
 

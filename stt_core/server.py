@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH_S = 40.0  # of speech: nobody's command waits for several people's long recordings
 CLIENTS_SHARE = 0.9  # of the time to leave in; the rest is for their goodbyes
-HURRIED_BATCH_SIZE = 12  # greedy utterances; they take the memory of two or three with a beam of 5
 WRITE_OUT_S = 5.0  # for debug recordings, when everything else is over
 WARM_UP_S = 5.0  # what loading takes, for whoever asks before it is done
 
@@ -65,7 +64,6 @@ class Server:
             max_wait_s=settings.max_queue_wait_s,
             on_batch=self._count,
             hurry=lambda request: replace(request, hurried=True) if request.first is None else request,
-            hurried_batch_size=max(engine.max_batch_size, HURRIED_BATCH_SIZE),
         )
 
     @property
@@ -107,6 +105,11 @@ class Server:
             if self.recorder is not None:
                 with anyio.move_on_after(WRITE_OUT_S, shield=True):
                     await anyio.to_thread.run_sync(self.recorder.close, abandon_on_cancel=True)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether finals wait for long: a good moment to leave everything else."""
+        return self._batches.is_late
 
     async def vad(self) -> Vad:
         """The detector, loaded once."""

@@ -348,11 +348,13 @@ async def test_the_expected_wait_is_known_and_bounded() -> None:
     batcher = Batcher(model, max_wait_s=1.0)
     async with serving(batcher, model):
         assert 0.0 == batcher.expected_wait_s(0)
+        assert not batcher.is_late
         await batcher.submit(1)
         batcher._cost_s = 0.4  # as if that had been slow
         model.may_run.clear()
         jobs = [batcher.enqueue(number) for number in range(2, 5)]
         assert [0.4, 1.2] == pytest.approx([batcher.expected_wait_s(turn) for turn in (0, 3)])
+        assert batcher.is_late
         with pytest.raises(Overloaded, match="the wait is over 1 s"):
             batcher.enqueue(5)
         model.may_run.set()
@@ -419,14 +421,12 @@ async def test_long_requests_do_not_make_short_ones_look_slow() -> None:
 
 def hurrying(model: Model, cost_s: float) -> Batcher[int, int]:
     """A batcher that believes in this cost and makes 1,000 times as much of what it hurries."""
-    batcher = Batcher(
-        model, max_batch_size=2, hurry=lambda number: 1000 * number, hurry_after_s=1.0, hurried_batch_size=5
-    )
+    batcher = Batcher(model, max_batch_size=2, hurry=lambda number: 1000 * number, hurry_after_s=1.0)
     batcher._cost_s = cost_s
     return batcher
 
 
-async def test_finals_that_would_wait_long_are_hurried_in_larger_batches() -> None:
+async def test_finals_that_would_wait_long_are_hurried() -> None:
     model = Model()
     batcher = hurrying(model, cost_s=0.3)
     async with serving(batcher, model):
@@ -437,7 +437,7 @@ async def test_finals_that_would_wait_long_are_hurried_in_larger_batches() -> No
         model.may_run.set()
         results = await asyncio.gather(*first, *later)
 
-    assert [[1], [2000, 3000, 4000, 5000, 6000]] == model.batches[:2]
+    assert [[1], [2000, 3000]] == model.batches[:2]
     assert 2 == results[0] and 4000 == results[1]
 
 

@@ -16,6 +16,7 @@ from test_app import client_of, connect, ready, wait_until
 from stt_core.audio import AudioFormat, read_audio, to_s16le
 from stt_core.checkup import Checkup, Repair
 from stt_core.fakes import FakeEngine
+from stt_core.server import Server
 
 SPEECH = read_audio(TEST_AUDIO / "answer_tree_frog.wav")
 HEALTHY = to_s16le(SPEECH)
@@ -71,6 +72,24 @@ def test_a_muted_microphone_is_told_although_nobody_spoke() -> None:
 
     assert ["final", "warning"] == [message["type"] for message in said]
     assert (0, "digital_silence") == (said[0]["timing"]["audio_ms"], said[1]["code"])
+
+
+def test_nobody_is_examined_while_players_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "is_late", property(lambda server: bool(late)))
+    late = [True]
+    with client_of(FakeEngine(), doctor=True) as client, connect(client, "?events=json") as socket:
+        kinds = []
+        for _ in range(2):
+            socket.send_text('{"type":"start","id":"a"}')
+            socket.send_bytes(bytes(48_000))
+            socket.send_text('{"type":"flush"}')
+            while kinds[-1:] != ["final"]:
+                kinds.append(json.loads(socket.receive_text())["type"])
+            late.clear()
+            kinds.append("")
+        kinds.append(json.loads(socket.receive_text())["type"])
+
+    assert ["final", "", "final", "", "warning"] == [kind for kind in kinds if kind not in ("ready", "status")]
 
 
 def test_audio_that_nobody_listened_to_is_no_fault() -> None:
