@@ -12,7 +12,8 @@ over the letters (Hangul in jamo), 1 - distance / length, no margin.
 
 With DATA, a folder of recordings with a manifest.tsv, there are cases of it as well: the model transcribes each
 recording, and the phrases are words, alone and in pairs, of what is said in it and in the others; for each list with
-one that was said there is one without. Nothing of the matcher was chosen by these.
+one that was said there is one without. Nothing of the matcher was chosen by these. With --by-audio the model is asked
+as well how likely it finds each phrase; see `local_dev.phrase_audio`.
 
 Time is taken against MAX_PHRASES phrases, the table's own and pairs of them, with every text of the table. Wall time
 is what a player waits; processor time is the same without whatever else the machine was doing.
@@ -27,12 +28,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, permutations
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from local_dev import phrase_audio
 from local_dev.bench import Clip, Ours, read_manifest
+from local_dev.bench_confidence import Recordings
 from local_dev.live_report import Sheet, header, new_figure, percentile, write_report
 from stt_core.audio import SAMPLE_RATE, Samples, read_audio
+from stt_core.engine import WhisperEngine
 from stt_core.errors import SettingsError
 from stt_core.phrases import MARGIN, MAX_PHRASES, MAX_TEXT_CHARS, THRESHOLD, PhraseBook
 
@@ -96,19 +101,33 @@ def spoken_cases(data: Path, language: str, model: str, cache_dir: Path | None, 
     ours = Ours(model, (language,), cache_dir, beam_size=5)
     heard = {clip.id: ours.transcribe(samples, language)[0].text for clip in clips if (samples := _short(clip)).size}
     clips = [clip for clip in clips if clip.id in heard]
+    texts = {clip.id: clip.text for clip in clips}
+    return [
+        Case(phrases, heard[id], expected, texts[id], "", id)
+        for id, lists in phrase_lists(clips, seed).items()
+        for phrases, expected in lists
+    ]
+
+
+def phrase_lists(clips: Sequence[Clip], seed: int) -> dict[str, list[tuple[tuple[str, ...], str]]]:
+    """For each recording SPOKEN lists with what was said in it, and as many without.
+
+    Raises:
+        SettingsError: there is hardly a recording.
+    """
     said = {clip.id: _pieces(clip.text) for clip in clips}
     chance = random.Random(seed)
-    cases = []
+    lists: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for clip in clips:
         others = [piece for other in clips if other is not clip for piece in said[other.id]]
         others = [piece for piece in dict.fromkeys(others) if _letters(piece) not in _letters(clip.text)]
         if len(others) < LISTED:
-            raise SettingsError(f"{data} has too few recordings in {language} to make lists of {LISTED} phrases of.")
+            raise SettingsError(f"The folder has too few recordings to make lists of {LISTED} phrases of; add some.")
+        lists[clip.id] = []
         for piece in chance.sample(said[clip.id], min(SPOKEN, len(said[clip.id]))):
             without = tuple(chance.sample(others, LISTED))
-            for phrases, expected in (((piece, *without[1:]), piece), (without, "")):
-                cases.append(Case(phrases, heard[clip.id], expected, clip.text, "", clip.id))
-    return cases
+            lists[clip.id] += [((piece, *without[1:]), piece), (without, "")]
+    return lists
 
 
 def _short(clip: Clip) -> Samples:
@@ -142,6 +161,7 @@ def run_phrases_bench(
     model: str = "base",
     cache_dir: Path | None = None,
     seed: int = 0,
+    audio: bool = False,
 ) -> int:
     """Measure, print, and write phrases.json, .png and .html into `out`.
 
@@ -149,8 +169,11 @@ def run_phrases_bench(
         cases: the folder of the tables.
         data: a folder of recordings with a manifest.tsv, for cases of its own.
         language: of the recordings that are taken.
+        audio: score the phrases against the recordings, too.
     """
     console = Console()
+    if audio and not data:
+        raise SettingsError("--by-audio needs recordings: bench phrases DATA --by-audio, as in test_audio.")
     figure, axes = new_figure(3 if data else 2)
     tables = {name: read_cases(cases, language) for language, name in LANGUAGES.items()}
     if data:
@@ -175,8 +198,35 @@ def run_phrases_bench(
             [(name, *(f"{value:.1f}" for value in values.values())) for name, values in result["time"].items()],
         )
     )
-    write_report(out, "phrases", "Phrases", __doc__ or "", result, sheets, figure, console)
+    about = __doc__ or ""
+    if audio and data:
+        table = tables.get(LANGUAGES.get(language, ""), [])
+        result["audio"], more = listen_to_lists(data, language, table, model, cache_dir, seed, console)
+        sheets += more
+        about += phrase_audio.__doc__ or ""
+    write_report(out, "phrases", "Phrases", about, result, sheets, figure, console)
     return 0
+
+
+def listen_to_lists(
+    data: Path,
+    language: str,
+    table: Sequence[Case],
+    model: str,
+    cache_dir: Path | None,
+    seed: int,
+    console: Console,
+) -> tuple[dict[str, Any], list[Sheet]]:
+    """What `local_dev.phrase_audio` makes of the recordings' own lists, and of those rows of the table whose line is
+    one of them."""
+    recordings = Recordings(data, language, seed)
+    lists = phrase_lists(recordings.clips, seed)
+    for clip in recordings.clips:
+        rows = [(case.phrases, case.expected) for case in table if _letters(case.said) == _letters(clip.text)]
+        lists[clip.id] += list(dict.fromkeys(rows))
+    engine = WhisperEngine(model, languages=(language,), cache_dir=cache_dir, device="cpu")
+    engine.load()
+    return phrase_audio.compare(phrase_audio.Listener(engine, language), recordings, lists, seed, console)
 
 
 def curve(cases: Sequence[Case], guess: Callable[[Case], Guess | None]) -> list[Point]:

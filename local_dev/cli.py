@@ -187,6 +187,9 @@ def add_benches(benches: "argparse._SubParsersAction[Parser]") -> None:
     phrases.add_argument("data", type=Path, nargs="?", default=None, help="recordings to match as well")
     phrases.add_argument("--out", type=Path, default=Path("bench_results"), help="default: %(default)s")
     phrases.add_argument("--language", help="of the recordings; default: ko")
+    phrases.add_argument(
+        "--by-audio", action="store_true", dest="audio", help="score the phrases against the recordings, too"
+    )
     phrases.add_argument("--seed", type=int, help="default: 0")
     quiet = benches.add_parser(
         "silence",
