@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from local_dev import serve
 from stt_core.messages import CLOSE_CODES
 from stt_core.settings import ENVIRONMENT_PREFIX, Settings
 
@@ -29,6 +31,17 @@ def table_keys(text: str) -> list[str]:
 
 def test_both_readmes_have_the_same_code() -> None:
     assert code_blocks(ENGLISH) == code_blocks(KOREAN)
+
+
+def test_the_readme_shows_what_the_server_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "console", Console(width=200))
+    monkeypatch.setattr(serve, "this_python", lambda: ".venv/bin/python")
+    serve.greet(Settings(debug_audio=serve.RECORDINGS), "127.0.0.1", 8018)
+
+    [shown] = [block for block in code_blocks(ENGLISH, "text") if "stop       Ctrl+C" in block]
+    assert shown.partition("\n")[2] == capsys.readouterr().out.replace("\\", "/")
 
 
 def test_both_readmes_have_the_same_shape() -> None:
