@@ -18,9 +18,9 @@ import numpy as np
 from stt_core.audio import SAMPLE_BYTES, AudioFormat
 from stt_core.diagnosis import Code, Doctor, Finding, diagnose, repair
 from stt_core.diagnosis.encoding import find_wav_headers, without_headers
+from stt_core.session import WHOLE_MESSAGE_S
 
 FIRST_LOOK_S = 3.0
-WHOLE_MESSAGE_S = 1.0  # a message this long was not sent as it was spoken: its arrival says nothing
 HOLD_S = 0.5  # of a stream, until it is known how its bytes must be read
 HOLD_BYTES = 8 * 1024  # and never less than this
 SURE = 0.9  # confidence from which a fault is undone
@@ -42,7 +42,7 @@ class Checkup:
         if self._doctor is None or self._doctor.format != audio_format:
             self._doctor = Doctor(audio_format)
         seconds = audio_format.duration_s(len(data))
-        streamed = seconds < WHOLE_MESSAGE_S
+        streamed = seconds < WHOLE_MESSAGE_S  # or its arrival says nothing
         self._doctor.push(data, at_s if streamed else None)
         self._seen_s += seconds
         return streamed and not self._looked and self._seen_s >= FIRST_LOOK_S

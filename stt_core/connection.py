@@ -67,7 +67,7 @@ from stt_core.session import (
 from stt_core.settings import is_loopback
 from stt_core.tape import Tape
 from stt_core.transcription import Decoding, Task, Timing, Transcript
-from stt_core.utterances import Utterance
+from stt_core.utterances import CLIENTS_REASONS, Utterance
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,6 @@ CLOSE_TIMEOUT_S = 5.0
 LEAVE_GRACE_S = 5.0  # for the last texts of a session that has grown too old
 
 CODE_OF_CLOSE: Mapping[int, ErrorCode] = {close: code for code, close in CLOSE_CODES.items()}
-CLIENTS_REASONS = ("flush", "message", "end")  # the client chose where the utterance ends
 TASKS: tuple[Task, ...] = get_args(Task)
 QUERY = ("events", "sample_rate", "channels", "encoding", "language", "task", "endpointing", "phrases", "match")
 

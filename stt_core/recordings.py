@@ -23,28 +23,30 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from stt_core.audio import SAMPLE_BYTES, SAMPLE_RATE, AudioFormat, Encoding, to_s16le, wav_header_bytes
 from stt_core.diagnosis import Doctor
 from stt_core.errors import AudioError
 from stt_core.limits import Limits
-from stt_core.session import Asked
+from stt_core.session import WHOLE_MESSAGE_S, Asked
 from stt_core.transcription import Transcript
-from stt_core.utterances import Utterance
+from stt_core.utterances import CLIENTS_REASONS, Utterance
 
-STREAMED_S = 1.0  # a message this long was not sent as it was spoken: its arrival says nothing
 MESSAGE_COST_BYTES = 256  # what even an empty message costs in memory
 TAPES_BYTES = 256 << 20  # what all tapes hold together
 QUEUE_BYTES = 64 << 20  # what waits for the disk
 PART_AGE_S = 60.0  # a temporary file older than this was left behind by a server that died
 NAME = re.compile(r"debug_(\d{4,})\.(wav|heard\.wav|json)")
 PART = re.compile(r"\.debug_\d{4,}\.(wav|heard\.wav|json)\.part")
-CLIENTS_REASONS = ("flush", "message", "end")  # the client chose where the utterance ends
 
 logger = logging.getLogger(__name__)
+
+
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0)]
 
 
 class Audio(BaseModel):
@@ -84,7 +86,7 @@ class Sidecar(BaseModel):
     settings: dict[str, Any]
     recorded_at: str
     events: list[tuple[float, Any]]  # ms since the first message, and what the server said
-    messages: list[tuple[float, int | str]]  # ms since the first message, and bytes of audio or a text
+    messages: list[tuple[Milliseconds, Bytes | str]]  # ms since the first message, and bytes of audio or a text
 
     def to_json(self) -> str:
         """One line for each field."""
@@ -191,8 +193,8 @@ class Recording:
         """What is wrong with the audio."""
         doctor = Doctor(self.audio_format)
         for at_s, payload in self.messages:
-            if isinstance(payload, bytes):
-                streamed = self.audio_format.duration_s(len(payload)) < STREAMED_S
+            if isinstance(payload, bytes):  # the arrival of a whole message says nothing
+                streamed = self.audio_format.duration_s(len(payload)) < WHOLE_MESSAGE_S
                 doctor.push(payload, at_s if streamed else None)
         return [
             {

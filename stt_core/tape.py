@@ -15,10 +15,10 @@ from typing import Any
 
 from stt_core.audio import SAMPLE_RATE, AudioFormat, wav_header_bytes
 from stt_core.messages import MessageError, Start, parse_client_message
-from stt_core.recordings import CLIENTS_REASONS, MESSAGE_COST_BYTES, About, Recorder, Recording
+from stt_core.recordings import MESSAGE_COST_BYTES, About, Recorder, Recording
 from stt_core.session import Asked, Mender
 from stt_core.transcription import Transcript
-from stt_core.utterances import Utterance
+from stt_core.utterances import CLIENTS_REASONS, Utterance
 from stt_core.vad import WINDOW_SAMPLES
 
 LEAD_S = 1.0  # of what came before an utterance that the detector began

@@ -23,6 +23,7 @@ from stt_core.evidence import vad_ratio
 from stt_core.vad import WINDOW_MS, WINDOW_SAMPLES, Vad, VadStream
 
 Reason = Literal["endpoint", "flush", "idle", "max_length", "end", "message"]
+CLIENTS_REASONS: tuple[Reason, ...] = ("flush", "message", "end")  # the client chose where the utterance ends
 
 # Once speech has begun it lasts as long as anything might be speech: quiet last words have been seen at 0.2.
 FAINT_PROBABILITY = 0.15

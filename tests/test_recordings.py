@@ -4,12 +4,13 @@ a reason to stop."""
 import json
 import logging
 import os
+import re
 import stat
 import sys
 import threading
 import time
 import wave
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,17 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
 # -- reading
 
 
+def with_messages(messages: str) -> Callable[[Path], int]:
+    """Damage that claims other messages."""
+
+    def damage(folder: Path) -> int:
+        path = folder / "debug_0001.json"
+        text = re.sub(r'"messages": .*', f'"messages": {messages}', path.read_text(encoding="utf-8"))
+        return path.write_text(text, encoding="utf-8")
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -315,6 +327,8 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
         (lambda folder: (folder / "debug_0001.json").write_text("{}"), r"is not the JSON of a debug recording: text"),
         (lambda folder: (folder / "debug_0001.json").write_text("no"), r"is not the JSON of a debug recording"),
         (lambda folder: (folder / "debug_0001.wav").write_bytes(b"short"), r"is not what debug_0001\.json tells of"),
+        (with_messages("[[0, -2], [0, 2]]"), r"messages.*greater than or equal to 0"),
+        (with_messages("[[NaN, 2]]"), r"is not the JSON of a debug recording: messages.0.0 Input should be"),
     ],
 )
 def test_what_is_no_recording_is_one_sentence(tmp_path: Path, damage, sentence: str) -> None:
