@@ -171,6 +171,9 @@ def run_engine_bench(
     Raises:
         SettingsError: there is nothing to measure.
     """
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, user_api="blas")  # "one thread" is said of both systems' spectrograms, too, as in the server
     console = console or Console()
     if study:
         from local_dev.study import run_study

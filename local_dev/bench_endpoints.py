@@ -8,7 +8,8 @@ Trials, end of speech and cut-offs are those of `bench ttfs`: clips as recorded,
 known pause lies between their speech. Endpoint TTFS is the time from the end of speech to the last line.
 
 The gate before the detector (`stt_core.vad.GatedVad`) is held against the detector alone, on every clip in white noise
-of several levels: how many of the detector's speech windows it misses, and how many clips it loses altogether.
+of several levels, and after a bang in the quietest: how many of the detector's speech windows it misses, and how many
+clips it loses altogether.
 """
 
 import math
@@ -47,6 +48,9 @@ SILENCE_S = 3.0  # after the clip
 PAUSES_MS = (100, 200, 300, 400)
 NOISE_DBFS = (-60, -45, -35)
 NOISE_BEFORE_S = 6.0  # long enough for the gate to close
+BANGS = (0.3, 2.0)  # seconds of a loud noise, in the quietest room, that ends BANG_BEFORE_S before the clip
+BANG_DBFS = -20
+BANG_BEFORE_S = 1.5
 SPEECH = 0.5  # probability of a window that the gate must not miss
 
 
@@ -186,7 +190,8 @@ def run_endpoint_bench(
         for each, pause_ms in [*((each, None) for each in spoken), *pairs]:
             trials.append(simulation.listen(each, pause_ms))
             progress.advance(task)
-        gate = [_gate(vad, spoken, level, seed) for level in progress.track(NOISE_DBFS, description="gate")]
+        conditions = [*((level, 0.0) for level in NOISE_DBFS), *((min(NOISE_DBFS), bang_s) for bang_s in BANGS)]
+        gate = [_gate(vad, spoken, *each, seed) for each in progress.track(conditions, description="gate")]
     result |= {"ttfs": _ttfs(trials), "cut_off": _cut_offs(trials), "gate": gate}
     result["trials"] = [asdict(trial) for trial in trials]
     _plot(axes, trials)
@@ -230,12 +235,12 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def _gate(vad: SileroVad, spoken: Sequence[Spoken], level_dbfs: int, seed: int) -> dict[str, float]:
-    """What the gate misses of what the detector finds, all clips in noise of this level."""
+def _gate(vad: SileroVad, spoken: Sequence[Spoken], level_dbfs: int, bang_s: float, seed: int) -> dict[str, float]:
+    """What the gate misses of what the detector finds, all clips in noise of this level, after a bang if it lasts."""
     drawn = np.random.default_rng(seed)
     found = missed = lost = heard = rated = total = 0
     for each in spoken:
-        windows = _in_noise(each.samples, level_dbfs, drawn)
+        windows = _in_noise(each.samples, level_dbfs, bang_s, drawn)
         alone = vad.stream()(windows) >= SPEECH
         asked = _Counting(vad)
         gated = GatedVad(asked).stream()(windows) >= SPEECH
@@ -246,6 +251,7 @@ def _gate(vad: SileroVad, spoken: Sequence[Spoken], level_dbfs: int, seed: int) 
         rated, total = rated + asked.windows, total + len(windows)
     return {
         "noise_dbfs": level_dbfs,
+        "bang_s": bang_s,
         "windows": found,
         "missed": missed,
         "clips": heard,
@@ -254,12 +260,15 @@ def _gate(vad: SileroVad, spoken: Sequence[Spoken], level_dbfs: int, seed: int) 
     }
 
 
-def _in_noise(samples: Samples, level_dbfs: int, drawn: np.random.Generator) -> Samples:
-    """Noise, and then the clip in it: (n, 512) windows."""
+def _in_noise(samples: Samples, level_dbfs: int, bang_s: float, drawn: np.random.Generator) -> Samples:
+    """Noise, a bang, and then the clip in the noise: (n, 512) windows."""
     sound = np.concatenate([np.zeros(round(NOISE_BEFORE_S * SAMPLE_RATE), np.float32), samples])
     sound = np.pad(sound, (0, -len(sound) % WINDOW_SAMPLES))
-    noise = drawn.standard_normal(len(sound)) * 10 ** (level_dbfs / 20)
-    return np.clip(sound + noise, -1, 1).astype(np.float32).reshape(-1, WINDOW_SAMPLES)
+    level = np.full(len(sound), 10 ** (level_dbfs / 20))
+    bang_end = round((NOISE_BEFORE_S - BANG_BEFORE_S) * SAMPLE_RATE)
+    level[bang_end - round(bang_s * SAMPLE_RATE) : bang_end] = 10 ** (BANG_DBFS / 20)
+    noisy = np.clip(sound + level * drawn.standard_normal(len(sound)), -1, 1)
+    return np.asarray(noisy, np.float32).reshape(-1, WINDOW_SAMPLES)
 
 
 class _Counting:
@@ -294,7 +303,7 @@ def _sheets(result: dict[str, Any]) -> list[Sheet]:
     ]
     gate = [
         [
-            f"{row['noise_dbfs']} dBFS",
+            f"{row['noise_dbfs']} dBFS" + (f", after a bang of {row['bang_s']} s" if row["bang_s"] else ""),
             f"{row['missed']} of {row['windows']} ({100 * row['missed'] / max(1, row['windows']):.2f} %)",
             f"{row['lost']} of {row['clips']}",
             f"{100 * row['rated']:.0f} %",

@@ -8,10 +8,10 @@ before uploaded files; a batch holds only one kind, because a final must not wai
 kind, sessions take turns: a session's second request queues behind everybody's first. A session has one partial waiting
 at most, the latest.
 
-When finals would wait for long, they are hurried: `hurry` makes cheaper requests of them. Texts do not depend on who
-else is in a batch, but on a busy machine they get a little worse before they get late. Larger batches would not help a
-CPU: of 46 hurried utterances two workers do 8.3 a second one by one, 9.7 in twos, 10.6 in threes and 8.8 in twelves,
-and a batch of twelve takes 2.5 s.
+When finals wait for long, or would, they are hurried, and so are guesses, which most often become finals: `hurry` makes
+cheaper requests of them. Texts do not depend on who else is in a batch, but on a busy machine they get a little worse
+before they get late. Larger batches would not help a CPU: of 46 hurried utterances two workers do 8.3 a second one by
+one, 9.7 in twos, 10.6 in threes and 8.8 in twelves, and a batch of twelve takes 2.5 s.
 
 Whoever no longer wants a result withdraws it: what has not begun never runs. A batch that fails is tried again
 request by request, so that one poisonous utterance fails alone.
@@ -48,6 +48,9 @@ class Priority(IntEnum):
     SPECULATIVE = 2  # will be final if the player stays silent
     PARTIAL = 3
     UPLOAD = 4  # of a file, whose sender can wait
+
+
+HURRIED = (Priority.FINAL, Priority.SPECULATIVE)
 
 
 @dataclass(slots=True, eq=False)
@@ -101,8 +104,8 @@ class Batcher(Generic[RequestT, ResultT]):
         max_waiting: requests in the queue; one more is refused with Overloaded.
         max_wait_s: a request that would wait longer, or has, is refused with Overloaded.
         on_batch: told of every batch that ran.
-        hurry: makes a cheaper request of a final, for when the last of those that wait would wait longer than
-            `hurry_after_s` for its batch to begin.
+        hurry: makes a cheaper request of a final or a guess, for when one of those that wait has waited longer than
+            `hurry_after_s`, or the last of them would before its batch begins.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class Batcher(Generic[RequestT, ResultT]):
         self._arrived = asyncio.Event()
         self._threads = anyio.CapacityLimiter(workers)
         self._failure: Exception | None = None
-        self._guessing = 0  # workers that run guesses or partials
+        self._aside = 0  # workers that run partials or files
         self._cost_s = 0.0  # running mean of what a unit of work costs a worker
 
     def expected_wait_s(self, turn: int) -> float:
@@ -147,8 +150,8 @@ class Batcher(Generic[RequestT, ResultT]):
 
     @property
     def is_late(self) -> bool:
-        """Whether finals wait for long: a good moment to leave everything else."""
-        return self.expected_wait_s(self._max_waiting) > self._hurry_after_s
+        """Whether finals or guesses wait for long: a good moment to leave everything else."""
+        return any(self._wait_long(self._of_kind(kind)) for kind in HURRIED)
 
     def enqueue(
         self, request: RequestT, *, session: Hashable = None, priority: Priority = Priority.FINAL
@@ -208,12 +211,12 @@ class Batcher(Generic[RequestT, ResultT]):
     async def _work(self) -> None:
         while True:
             if batch := self._next_batch():
-                guesses = batch[0].priority >= Priority.SPECULATIVE
-                self._guessing += guesses
+                aside = batch[0].priority > Priority.SPECULATIVE
+                self._aside += aside
                 try:
                     await self._run_batch(batch)
                 finally:
-                    self._guessing -= guesses
+                    self._aside -= aside
             else:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -227,10 +230,8 @@ class Batcher(Generic[RequestT, ResultT]):
         kind = self._next_kind()
         if kind is None:
             return []
-        peers = sorted((job for job in self._waiting if job.priority is kind), key=lambda job: job.turn)
-        before_last = sum(self._size(job.request) for job in peers[:-1])
-        late = kind is Priority.FINAL and before_last * self._cost_s / self._workers > self._hurry_after_s
-        hurried = self._hurry if late else None
+        peers = self._of_kind(kind)
+        hurried = self._hurry if kind in HURRIED and self._wait_long(peers) else None
         peers = peers[: min(self._max_batch_size, -(-len(peers) // self._workers))]
         works = accumulate(self._size(job.request) for job in peers)
         batch = [job for job, work in zip(peers, works, strict=True) if work <= self._max_batch_work] or peers[:1]
@@ -240,6 +241,17 @@ class Batcher(Generic[RequestT, ResultT]):
         taken = set(map(id, batch))
         self._waiting = [job for job in self._waiting if id(job) not in taken]
         return batch
+
+    def _of_kind(self, kind: Priority) -> list[Job[RequestT, ResultT]]:
+        """What waits of this kind, each session's first before anybody's second."""
+        jobs = (job for job in self._waiting if job.priority is kind and not job.future.done())
+        return sorted(jobs, key=lambda job: job.turn)
+
+    def _wait_long(self, peers: Sequence[Job[RequestT, ResultT]]) -> bool:
+        """Whether one of these, that wait in this order, has waited for long, or the last of them would."""
+        waited_s = max((time.monotonic() - job.since_s for job in peers), default=0.0)
+        before_last = sum(self._size(job.request) for job in peers[:-1])
+        return max(waited_s, before_last * self._cost_s / self._workers) > self._hurry_after_s
 
     def _next_kind(self) -> Priority | None:
         """Whose turn it is; None if nobody's."""
@@ -251,9 +263,10 @@ class Batcher(Generic[RequestT, ResultT]):
         )
         if any(overdue):
             return Priority.SECOND_LOOK
-        # A guess cannot be stopped: one worker is kept free of them for the finals that may come meanwhile.
-        if self._guessing >= max(1, self._workers - 1):
-            kinds -= {Priority.SPECULATIVE, Priority.PARTIAL, Priority.UPLOAD}
+        # What runs cannot be stopped: one worker is kept free of what nobody waits for. Of guesses, though, most become
+        # finals, and an open microphone's players wait for nothing else.
+        if self._aside >= max(1, self._workers - 1):
+            kinds -= {Priority.PARTIAL, Priority.UPLOAD}
         kind = min(kinds, default=None)
         if kind in (Priority.SPECULATIVE, Priority.PARTIAL) and any(
             job.priority is Priority.UPLOAD and now_s - job.since_s > UPLOAD_PATIENCE_S for job in self._waiting

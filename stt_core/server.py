@@ -86,7 +86,7 @@ class Server:
         self._started_s = time.monotonic()
         try:
             await self.vad()
-            await anyio.to_thread.run_sync(self.engine.load, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(self._load, abandon_on_cancel=True)
         except ModelError as error:
             self._give_up(error, on_load_failed)
             return
@@ -108,7 +108,7 @@ class Server:
 
     @property
     def is_late(self) -> bool:
-        """Whether finals wait for long: a good moment to leave everything else."""
+        """Whether players wait for long: a good moment to leave everything else."""
         return self._batches.is_late
 
     async def vad(self) -> Vad:
@@ -183,6 +183,14 @@ class Server:
             ModelError: there is no model.
         """
         return self._batches.enqueue(request, session=session, priority=priority)
+
+    def _load(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        self.engine.load()
+        # The workers share the cores. numpy's own threads, one a core for every spectrogram, wait there for each other,
+        # and waiting costs a processor as much as work does: an utterance took 16 ms of it instead of 2.5.
+        threadpool_limits(1, user_api="blas")
 
     def _give_up(self, error: ModelError, on_load_failed: Callable[[ModelError], None] | None) -> None:
         self.failure = error

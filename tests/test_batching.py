@@ -464,18 +464,62 @@ async def test_a_final_by_itself_is_never_hurried_however_long_it_is() -> None:
     assert [[7]] == model.batches
 
 
-async def test_guesses_are_never_hurried() -> None:
+@pytest.mark.parametrize(
+    ("priority", "running"),
+    [(Priority.FINAL, 2), (Priority.SPECULATIVE, 2), (Priority.PARTIAL, 1), (Priority.UPLOAD, 1)],
+)
+async def test_one_worker_is_kept_free_of_what_nobody_waits_for(priority: Priority, running: int) -> None:
+    model = Model()
+    model.may_run.clear()
+    batcher = Batcher(model, workers=2, max_batch_size=1)
+    jobs = [batcher.enqueue(number, session=number, priority=priority) for number in range(4)]
+    async with serving(batcher, model):
+        await model.is_running(running)
+        await anyio.wait_all_tasks_blocked()
+        assert running == len(model.batches)
+        final = batcher.enqueue(9)
+        model.may_run.set()
+        assert 18 == await final.result()
+        assert [0, 2, 4, 6] == [await job.result() for job in jobs]
+
+
+async def test_who_has_waited_long_is_hurried_even_alone() -> None:
+    model = Model()
+    batcher = hurrying(model, cost_s=0.01)
+    async with serving(batcher, model):
+        model.may_run.clear()
+        first = batcher.enqueue(1)
+        await model.is_running(1)
+        second = batcher.enqueue(2)
+        assert not batcher.is_late
+        second.since_s -= 1.5
+        assert batcher.is_late
+        model.may_run.set()
+        assert [2, 4000] == [await first.result(), await second.result()]
+
+
+@pytest.mark.parametrize(
+    ("priority", "batches"),
+    [
+        (Priority.SPECULATIVE, [[1], [2000, 3000], [4, 5], [6, 7]]),
+        (Priority.PARTIAL, [[1], [2, 3], [4, 5], [6, 7]]),
+        (Priority.UPLOAD, [[1], [2, 3], [4, 5], [6, 7]]),
+    ],
+)
+async def test_guesses_are_hurried_like_the_finals_that_they_become(
+    priority: Priority, batches: list[list[int]]
+) -> None:
     model = Model()
     batcher = hurrying(model, cost_s=0.3)
     async with serving(batcher, model):
         model.may_run.clear()
         first = await all_wait(batcher, [1])
         await model.is_running(1)
-        guesses = [batcher.enqueue(n, session=n, priority=Priority.SPECULATIVE) for n in range(2, 8)]
+        guesses = [batcher.enqueue(n, session=n, priority=priority) for n in range(2, 8)]
         model.may_run.set()
         await asyncio.gather(*first, *(guess.result() for guess in guesses))
 
-    assert [[1], [2, 3], [4, 5], [6, 7]] == model.batches
+    assert batches == model.batches
 
 
 async def test_a_session_with_much_to_say_makes_nobody_else_wait_beyond_the_limit() -> None:

@@ -63,12 +63,14 @@ def test_a_json_client_is_told_after_its_final_in_its_language() -> None:
 
 
 def test_a_muted_microphone_is_told_although_nobody_spoke() -> None:
-    with client_of(FakeEngine(), doctor=True) as client, connect(client, "?events=json&language=en") as socket:
-        socket.receive_text()
-        socket.send_text('{"type":"start","id":"a"}')
-        socket.send_bytes(bytes(48_000))
-        socket.send_text('{"type":"flush"}')
-        said = [json.loads(socket.receive_text()) for _ in range(2)]
+    with client_of(FakeEngine(), doctor=True) as client:
+        wait_until(lambda: ready(client), "the model to be loaded")  # whoever comes before gets a `status`, too
+        with connect(client, "?events=json&language=en") as socket:
+            socket.receive_text()
+            socket.send_text('{"type":"start","id":"a"}')
+            socket.send_bytes(bytes(48_000))
+            socket.send_text('{"type":"flush"}')
+            said = [json.loads(socket.receive_text()) for _ in range(2)]
 
     assert ["final", "warning"] == [message["type"] for message in said]
     assert (0, "digital_silence") == (said[0]["timing"]["audio_ms"], said[1]["code"])

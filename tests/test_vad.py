@@ -69,6 +69,27 @@ def test_a_click_does_not_close_the_gate_on_quiet_speech() -> None:
     assert [1.0] * 5 == gated(speech(5)).tolist()
 
 
+@pytest.mark.parametrize("bang_windows", [1, 9, 30, 300])
+def test_a_bang_does_not_make_it_deaf_to_softer_voices(bang_windows: int) -> None:
+    class Deaf(CountingVad):  # to everything but what is as loud as the voice
+        def _rate(self, windows: Samples) -> Probabilities:
+            loudness = np.sqrt(np.square(windows).mean(axis=1))
+            return ((loudness > 0.1) & (loudness < 0.4)).astype(np.float32)
+
+    gated = GatedVad(Deaf()).stream()
+    gated(np.concatenate([noise(60, 0.001), noise(bang_windows, 0.8), noise(24, 0.001)]))
+
+    assert [1.0] * 5 == gated(speech(5)).tolist()
+
+
+def test_a_closed_gate_follows_the_noise_as_it_falls() -> None:
+    gated = GatedVad(CountingVad()).stream()
+    gated(np.concatenate([noise(40, 0.09), noise(40, 0.02)]))
+    vad_heard = gated(noise(5, 0.11))
+
+    assert [1.0] * 5 == vad_heard.tolist()
+
+
 @given(st.lists(st.sampled_from(["silence", "noise", "speech"]), max_size=12), st.integers(1, 40))
 def test_chunking_does_not_matter(parts: list[str], size: int) -> None:
     made = {"silence": np.zeros((20, WINDOW_SAMPLES), np.float32), "noise": noise(20, 0.01), "speech": speech(20)}
