@@ -36,6 +36,7 @@ from stt_core.completeness import sounds_finished
 from stt_core.diagnosis import Code
 from stt_core.endpointing import EndpointingOptions
 from stt_core.errors import ProtocolError, SttError
+from stt_core.evidence import Evidence, objection
 from stt_core.messages import ServerMessage
 from stt_core.phrases import PhraseBook
 from stt_core.transcription import Decoding, Request, Timing, Transcript
@@ -325,7 +326,7 @@ class Session(ABC):
         if asked.first is None:
             yield from self._failed(asked, error)
         else:  # only the second look is lost
-            asked.transcript = asked.first
+            asked.transcript = _believed(asked.first, asked.utterance)
             yield from self._answer_in_order()
 
     def _awaited(self, number: int) -> Asked | None:
@@ -470,6 +471,12 @@ class Session(ABC):
             if position >= position_samples:
                 return arrived_s
         return self.now_s
+
+
+def _believed(first: Transcript, utterance: Utterance) -> Transcript:
+    """A first transcript that must do: the engine keeps back what nobody said only of what it is done with."""
+    evidence = Evidence(first.text, first.avg_logprob, first.no_speech_prob, utterance.vad_ratio)
+    return replace(first, text="") if objection(evidence) else first
 
 
 class PlainSession(Session):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stt_core.audio import AudioFormat
 from stt_core.endpointing import EndpointingOptions
-from stt_core.errors import ProtocolError
+from stt_core.errors import Overloaded, ProtocolError
 from stt_core.fakes import EnergyVad
 from stt_core.session import Action, Endpointing, LookAgain, PlainSession, Promote, SendText, Transcribe, Withdraw
 from stt_core.transcription import Transcript
@@ -695,6 +695,23 @@ def test_a_doubtful_final_is_looked_at_again_before_it_is_answered():
     assert isinstance(again, LookAgain) and again.number == asked.number
     assert again.request.first is doubtful and again.request.samples is asked.utterance.samples
     assert [SendText("엄마")] == list(session.receive_transcript(asked.number, Transcript("엄마", "ko")))
+
+
+@pytest.mark.parametrize(
+    ("text", "no_speech_prob", "line"),
+    [
+        ("문을 열어 줘", 0.1, "문을 열어 줘"),
+        ("시청해 주셔서 감사합니다.", 0.9, "인식 실패"),
+    ],
+    ids=["said", "a ghost"],
+)
+def test_without_its_second_look_a_doubtful_text_must_do_unless_nobody_said_it(text, no_speech_prob, line):
+    session = plain("auto")
+    [asked] = session.receive_bytes(s16le(tone(1.2)))
+    doubtful = Transcript(text, "ko", avg_logprob=-1.2, no_speech_prob=no_speech_prob, doubt="weak")
+    list(session.receive_transcript(asked.number, doubtful))
+
+    assert [SendText(line)] == list(session.receive_failure(asked.number, Overloaded("late")))
 
 
 def test_a_doubtful_guess_is_looked_at_again_while_the_silence_lasts():
