@@ -12,8 +12,8 @@ over the letters (Hangul in jamo), 1 - distance / length, no margin.
 
 With DATA, a folder of recordings with a manifest.tsv, there are cases of it as well: the model transcribes each
 recording, and the phrases are words, alone and in pairs, of what is said in it and in the others; for each list with
-one that was said there is one without. Nothing of the matcher was chosen by these. With --by-audio the model is asked
-as well how likely it finds each phrase; see `local_dev.phrase_audio`.
+one that was said there is one without. Nothing of the matcher was chosen by these. All this is by the text alone; with
+--by-audio the audio is asked as well, as the server does it, see `local_dev.phrase_audio`.
 
 Time is taken against MAX_PHRASES phrases, the table's own and pairs of them, with every text of the table. Wall time
 is what a player waits; processor time is the same without whatever else the machine was doing.
@@ -36,14 +36,16 @@ from local_dev import phrase_audio
 from local_dev.bench import Clip, Ours, read_manifest
 from local_dev.bench_confidence import Recordings
 from local_dev.live_report import Sheet, header, new_figure, percentile, write_report
+from local_dev.phrase_audio import List
 from stt_core.audio import SAMPLE_RATE, Samples, read_audio
 from stt_core.engine import WhisperEngine
 from stt_core.errors import SettingsError
-from stt_core.phrases import MARGIN, MAX_PHRASES, MAX_TEXT_CHARS, THRESHOLD, PhraseBook
+from stt_core.phrases import MARGIN, MAX_PHRASES, MAX_TEXT_CHARS, SURE, THRESHOLD, PhraseBook
 
 LANGUAGES = {"ko": "Korean", "en": "English"}
 LISTED = 10  # phrases of a list that is made of recordings
 SPOKEN = 4  # such lists of a recording
+NEAR = 6  # phrases of a list of those that sound alike
 LONGEST_S = 30
 THRESHOLDS = [round(0.5 + step / 50, 2) for step in range(26)]
 
@@ -128,6 +130,29 @@ def phrase_lists(clips: Sequence[Clip], seed: int) -> dict[str, list[tuple[tuple
             without = tuple(chance.sample(others, LISTED))
             lists[clip.id] += [((piece, *without[1:]), piece), (without, "")]
     return lists
+
+
+def alike_lists(clips: Sequence[Clip], seed: int) -> dict[str, list[tuple[tuple[str, ...], str]]]:
+    """The same with the NEAR phrases of other recordings that come nearest in sound to what was said, and not with any;
+    what sounds the same as a part of the recording is left out."""
+    said = {clip.id: _pieces(clip.text) for clip in clips}
+    chance = random.Random(seed)
+    every = list(dict.fromkeys(piece for pieces in said.values() for piece in pieces))
+    book = PhraseBook(chance.sample(every, min(len(every), MAX_PHRASES)), threshold=0)
+    lists: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    for clip in clips:
+        lists[clip.id] = []
+        for piece in chance.sample(said[clip.id], min(SPOKEN, len(said[clip.id]))):
+            others = [other for other, _ in book.nearest(piece) if not _holds(clip.text, other)][:NEAR]
+            if len(others) == NEAR:
+                lists[clip.id] += [((piece, *others[1:]), piece), (tuple(others), "")]
+    return lists
+
+
+def _holds(text: str, phrase: str) -> bool:
+    """Whether somebody who says the text says the phrase, or what sounds the same."""
+    match = PhraseBook([phrase]).match(text)
+    return _letters(phrase) in _letters(text) or (match is not None and match.score >= SURE)
 
 
 def _short(clip: Clip) -> Samples:
@@ -220,13 +245,15 @@ def listen_to_lists(
     """What `local_dev.phrase_audio` makes of the recordings' own lists, and of those rows of the table whose line is
     one of them."""
     recordings = Recordings(data, language, seed)
-    lists = phrase_lists(recordings.clips, seed)
+    drawn, alike = phrase_lists(recordings.clips, seed), alike_lists(recordings.clips, seed)
+    lists = {}
     for clip in recordings.clips:
-        rows = [(case.phrases, case.expected) for case in table if _letters(case.said) == _letters(clip.text)]
-        lists[clip.id] += list(dict.fromkeys(rows))
+        rows = {(case.phrases, case.expected) for case in table if _letters(case.said) == _letters(clip.text)}
+        kinds = {"drawn": drawn[clip.id], "alike": alike[clip.id], "table": sorted(rows)}
+        lists[clip.id] = [List(kind, *own) for kind, of_kind in kinds.items() for own in dict.fromkeys(of_kind)]
     engine = WhisperEngine(model, languages=(language,), cache_dir=cache_dir, device="cpu")
     engine.load()
-    return phrase_audio.compare(phrase_audio.Listener(engine, language), recordings, lists, seed, console)
+    return phrase_audio.compare(engine, recordings, lists, seed, console)
 
 
 def curve(cases: Sequence[Case], guess: Callable[[Case], Guess | None]) -> list[Point]:

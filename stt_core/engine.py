@@ -36,6 +36,10 @@ found. The silence that such an alignment counts to the words beside it is taken
 were worse behind a silence tail: of 14 pairs of Korean clips with 1.2 s of silence between them, 6 texts changed,
 and the end of the first clip was missed by 0.75 s (median; aligned: 0.15 s).
 
+**Alternatives.** A request may tell what could stand for its transcript. One more pass, over the speech without the
+silence, says how likely the model finds what is different (`stt_core.alternatives`). That changes no text either, and
+is left out where others would wait for it.
+
 **Bias.** Hotwords and prompt stand before the transcript, as openai/whisper has it, and give way to the text where
 the decoder's 448 positions run out. Requests with other ones never share a batch.
 
@@ -70,7 +74,7 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -80,6 +84,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from stt_core.alternatives import avg_logprob
 from stt_core.audio import SAMPLE_RATE, Samples
 from stt_core.cuda import preload_cublas
 from stt_core.errors import ModelError
@@ -136,6 +141,8 @@ HALVES_LETTERS = 1.3  # times as many, and the halves are believed
 MORE_LETTERS = 3
 MORE_LOGPROB = 0.1
 SAID_TWICE = re.compile(r"(.{4,}).*\1")
+
+ALIGNED_FRAMES = 16  # whoever asks how likely a text is gets its times as well: as few as it takes
 
 # Words and sentences in time.
 STATES_PER_S = 50
@@ -365,8 +372,13 @@ class WhisperEngine:
                 for i, hypothesis in zip(batch, hypotheses, strict=True):
                     transcripts[i] = self._settle(requests[i], manner.language, hypothesis)
         for i, request in enumerate(requests):
-            if request.timestamps and transcripts[i].text:
+            others = _alternatives(request, transcripts[i])
+            timed = request.timestamps and transcripts[i].text
+            if others or timed:
                 [memory] = [memories[i]] if i in memories else self._memories([request])
+            if others:
+                transcripts[i] = replace(transcripts[i], heard=self._heard(request, transcripts[i], others, memory))
+            if timed:
                 transcripts[i] = replace(transcripts[i], segments=self._segments(request, transcripts[i], memory))
         return [transcripts[i] for i in range(len(requests))]
 
@@ -575,6 +587,37 @@ class WhisperEngine:
         texts = tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())])
         return [i for i, text in enumerate(texts) if other_script(text, language) and model.knows([i])]
 
+    def _heard(
+        self, request: Request, transcript: Transcript, others: Mapping[str, str], memory: States
+    ) -> dict[str, float]:
+        """The avg_logprob, given the audio, of what each alternative has in another way than the transcript; without
+        those that the vocabulary, which may be cut, cannot write."""
+        tokenizer = self._tokenizer(transcript.language, request.task)
+        tokens = self._encoded(transcript.text)
+        model = self._model_for(transcript.language, request.task, tokens)
+        room = POSITIONS - len(tokenizer.sot_sequence) - 2
+        written = {name: self._encoded(text) for name, text in others.items()}
+        written = {name: own for name, own in written.items() if 0 < len(own) <= room and model.knows(own)}
+        if not written:
+            return {}
+        # The silence is there to make the decoder end, which it need not do here.
+        speech = np.repeat(memory[:, : self._encoder_frames(request) // 2], len(written), axis=0)
+        try:
+            alignments = model.whisper.model.align(
+                _view(speech),
+                model.into(tokenizer.sot_sequence),
+                [model.into(own) for own in written.values()],
+                [ALIGNED_FRAMES] * len(written),
+            )
+        except (RuntimeError, ValueError) as error:
+            logger.warning("The audio was not asked about phrases, which leaves them to the text: %s", error)
+            return {}
+        heard = {
+            name: avg_logprob(tokens, own, alignment.text_token_probs)
+            for (name, own), alignment in zip(written.items(), alignments, strict=True)
+        }
+        return {name: logprob for name, logprob in heard.items() if logprob is not None}
+
     def _segments(self, request: Request, transcript: Transcript, memory: States) -> tuple[Segment, ...]:
         """The sentences of a transcript with their times, which the decoder's attention tells."""
         tokenizer = self._tokenizer(transcript.language, request.task)
@@ -602,6 +645,13 @@ class WhisperEngine:
             )
             for sentence in _sentences(_without_silence(words, request.samples))
         )
+
+
+def _alternatives(request: Request, transcript: Transcript) -> Mapping[str, str]:
+    """What the transcript may be instead, where that is asked for: of what is final, and while nobody waits."""
+    if request.alternatives is None or request.draft or request.hurried or transcript.doubt or not transcript.text:
+        return {}
+    return request.alternatives(transcript.text)
 
 
 def _view(array: NDArray[np.float32]) -> Any:
@@ -677,7 +727,9 @@ def _doubt(request: Request, language: str, hypothesis: _Hypothesis) -> Doubt | 
 def _pieces(request: Request) -> list[Request]:
     """The request, or where its speech is too long for the window, one for each piece of it."""
     pieces = split_at_pauses(request.samples)
-    return [request] if len(pieces) == 1 else [replace(request, samples=p, quick=False, first=None) for p in pieces]
+    if len(pieces) == 1:
+        return [request]
+    return [replace(request, samples=own, quick=False, first=None, alternatives=None) for own in pieces]
 
 
 def _joined(pieces: Sequence[tuple[Request, Transcript]]) -> Transcript:

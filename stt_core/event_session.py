@@ -133,7 +133,7 @@ class EventSession(Session):
             plain._options,
             ready=ready,
             endpointing=plain.endpointing,
-            decoding=plain.decoding,
+            decoding=replace(plain.decoding, alternatives=None),
             max_push_to_talk_s=plain._max_push_to_talk_s,
         )
         session.now_s = plain.now_s
@@ -295,10 +295,6 @@ class EventSession(Session):
         changes = {
             name: value for name in ("language", "task", "hotwords") if (value := getattr(vocabulary, name)) is not None
         }
-        decoding = replace(self.decoding, **changes)
-        if decoding != self.decoding:
-            self.decoding = decoding
-            yield from self._withdraw_guess()  # it was decoded as before
         if vocabulary.partials is not None:
             self._wants_partials = vocabulary.partials
         if vocabulary.phrases is not None:
@@ -306,6 +302,11 @@ class EventSession(Session):
                 self._book = phrase_book(tuple(vocabulary.phrases)) if vocabulary.phrases else None
             except PhraseError as error:
                 yield Send(error_message("bad_message", str(error), close=False))
+        alternatives = self._book.alternatives if self._book is not None else None
+        decoding = replace(self.decoding, **changes, alternatives=alternatives)
+        if decoding != self.decoding:
+            self.decoding = decoding
+            yield from self._withdraw_guess()  # it was decoded as before
 
     def _flush(self, name: str | None) -> Iterator[Action]:
         yield from self._tell_unheard()
@@ -406,7 +407,7 @@ class EventSession(Session):
                 confidence=round(confidence(transcript), 3),
                 start_ms=_ms(utterance.start_samples + asked.offset),
                 end_ms=_ms(utterance.end_samples + asked.offset),
-                match=_match(asked.book, transcript.text),
+                match=_match(asked.book, transcript),
                 timing=WireTiming(
                     audio_ms=_ms(heard),
                     queue_ms=round(1000 * asked.timing.queue_s),
@@ -477,9 +478,9 @@ class EventSession(Session):
             yield Send(Partial(utterance=self._utterance, text=text, stable=stable))
 
 
-def _match(book: PhraseBook | None, text: str) -> Match | None:
-    """What the phrases make of a text, for the wire."""
-    if book is None or not text or (found := book.match(text)) is None:
+def _match(book: PhraseBook | None, transcript: Transcript) -> Match | None:
+    """What the phrases make of a transcript, for the wire."""
+    if book is None or not transcript.text or (found := book.match(transcript.text, transcript.heard)) is None:
         return None
     runner_up, runner_up_score = found.runner_up or (None, None)
     return Match(
@@ -488,6 +489,7 @@ def _match(book: PhraseBook | None, text: str) -> Match | None:
         accepted=found.accepted,
         runner_up=runner_up,
         runner_up_score=None if runner_up_score is None else round(runner_up_score, 3),
+        by="audio" if found.by_audio else "text",
     )
 
 

@@ -251,6 +251,9 @@ class Match(Message):
     accepted: Annotated[bool, Field(description="Whether score and distance to the runner-up suffice.")] = True
     runner_up: str | None = None
     runner_up_score: Annotated[float | None, Field(ge=0, le=1)] = None
+    by: Annotated[
+        Literal["text", "audio"], Field(description="audio: how likely the model finds the phrase is in the score.")
+    ] = "text"
 
 
 class Timing(Message):

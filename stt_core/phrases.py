@@ -13,6 +13,13 @@ that begins or ends within a word costs extra, unless what is left of the word i
 입니다, 이에요). Where both sides hold numbers and they are not the same, the phrase was not said, however alike 세 개
 and 네 개 sound.
 
+Where the text is not sure, the model is asked how likely it finds each of the nearest phrases, given the audio
+(`alternatives`, see `stt_core.alternatives`):
+
+    score = score + AUDIO_WEIGHT * (AUDIO_USUAL + mean log probability of the phrase's tokens)
+
+That tells more than either alone: what is written wrong but heard right is accepted, and what only looks alike is not.
+
 Of many phrases, only those are compared in full that share the most sounds, and pairs of sounds, with the
 utterance. `docs/phrases.md` tells what that loses (nothing that would be accepted), and all other measurements.
 """
@@ -24,11 +31,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise, permutations
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stt_core import korean
+from stt_core.alternatives import put_in_place
 from stt_core.errors import SttError
 from stt_core.scoring import ENGLISH_ONES, ENGLISH_TENS, english_number
 
@@ -40,6 +49,14 @@ MAX_TEXT_CHARS = 2000  # of an utterance; what comes after is not looked at
 # A phrase is accepted from this score on, if the next one is at least the margin behind, or if it alone is exact.
 THRESHOLD = 0.78
 MARGIN = 0.03
+
+# The audio is asked about the phrases that come nearest, unless the text is as good as sure of one.
+ASKED = 3
+SURE = 0.95
+# What counts beside the score is how likely the model finds the phrase, by its avg_logprob.
+AUDIO_WEIGHT = 0.06
+AUDIO_USUAL = 4.0  # an avg_logprob of -4 changes nothing
+AUDIO_MARGIN = 0.1  # scores lie further apart then
 
 # Costs in hundredths of a sound, whole so that they add up exactly.
 SOUND = 100  # to add, to leave out, or to take for another
@@ -83,6 +100,7 @@ class Match:
     score: float  # 0 … 1, 1: all of it was heard
     runner_up: tuple[str, float] | None  # the next phrase that is no part of this one, and its score
     accepted: bool  # the score reaches the threshold, and the runner-up is the margin behind
+    by_audio: bool = False  # the score holds how likely the model finds the phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,20 +309,49 @@ class PhraseBook:
         latin = [*self._latin.items()]
         self._letters, self._metaphone = _Index(LETTERS, latin), _Index(METAPHONE, latin)
 
-    def match(self, text: str) -> Match | None:
-        """The phrase that an utterance comes nearest to; None if none has a sound in common with it."""
-        found = sorted(self._found(_tidy(text[:MAX_TEXT_CHARS])), key=lambda one: (-one.score, one.start - one.end))
+    def match(self, text: str, heard: Mapping[str, float] = MappingProxyType({})) -> Match | None:
+        """The phrase that an utterance comes nearest to; None if none has a sound in common with it.
+
+        Args:
+            heard: how likely the model finds the `alternatives`, as far as it was asked: mean log probabilities.
+        """
+        found = self._ranked(text)
         if not found:
             return None
+        scores = {one.phrase: _with_audio(one.score, heard.get(one.phrase)) for one in found}
+        found.sort(key=lambda one: -scores[one.phrase])
         best = found[0]
         for other in found:
-            if other.holds(best) and other.score >= best.score - LONGER:
+            if other.holds(best) and scores[other.phrase] >= best.score - LONGER:
                 best = other
         rival = next((one for one in found if one is not best and not best.holds(one)), None)
-        next_score = rival.score if rival else 0.0
-        clear = best.score - next_score >= self._margin or best.score == 1 > next_score
-        accepted = best.score >= self._threshold and clear
-        return Match(best.phrase, best.score, (rival.phrase, rival.score) if rival else None, accepted)
+        score, next_score = scores[best.phrase], scores[rival.phrase] if rival else 0.0
+        by_audio = best.phrase in heard
+        clear = score - next_score >= (AUDIO_MARGIN if by_audio else self._margin) or score == 1 > next_score
+        return Match(
+            best.phrase,
+            _bounded(score),
+            (rival.phrase, _bounded(next_score)) if rival else None,
+            accepted=score >= self._threshold and clear,
+            by_audio=by_audio,
+        )
+
+    def alternatives(self, text: str) -> dict[str, str]:
+        """The phrases about which the audio should be asked, each with the text that has it in its place: those that
+        come nearest, as far as the audio can make them acceptable; none where the text alone is sure."""
+        match = self.match(text)
+        if match is None or (match.accepted and match.score >= SURE):
+            return {}
+        least = self._threshold - AUDIO_WEIGHT * AUDIO_USUAL
+        return {phrase: put_in_place(phrase, text) for phrase, score in self.nearest(text)[:ASKED] if score >= least}
+
+    def nearest(self, text: str) -> list[tuple[str, float]]:
+        """The phrases that have a sound in common with an utterance, with their scores by the text, best first."""
+        return [(one.phrase, one.score) for one in self._ranked(text)]
+
+    def _ranked(self, text: str) -> list[_Found]:
+        """Where each phrase was found best, the nearest first."""
+        return sorted(self._found(_tidy(text[:MAX_TEXT_CHARS])), key=lambda one: (-one.score, one.start - one.end))
 
     def _check(self) -> None:
         if len(self.phrases) > MAX_PHRASES:
@@ -340,6 +387,15 @@ class PhraseBook:
             letters, starts, ends = self._letters.search(line, rows)
             metaphone, _, _ = self._metaphone.search(METAPHONE.line(text), rows)
             yield from self._letters.found(text, rows, (letters + metaphone) / 2, starts, ends)
+
+
+def _with_audio(score: float, avg_logprob: float | None) -> float:
+    """A phrase's score by the text and, where the model was asked about it, by the audio."""
+    return score if avg_logprob is None else round(score + AUDIO_WEIGHT * (avg_logprob + AUDIO_USUAL), 3)
+
+
+def _bounded(score: float) -> float:
+    return min(1.0, max(0.0, score))
 
 
 def _has_hangul(text: str) -> bool:

@@ -504,7 +504,7 @@ class PlainSession(Session):
             vad,
             options,
             endpointing=endpointing,
-            decoding=decoding or Decoding(),
+            decoding=replace(decoding or Decoding(), alternatives=phrases.alternatives if phrases else None),
             max_push_to_talk_s=max_push_to_talk_s,
         )
         self._failure_text = failure_text
@@ -588,7 +588,7 @@ class PlainSession(Session):
         must_answer = asked.utterance.reason in ALWAYS_ANSWERED
         text = transcript.text
         if self._phrases is not None:
-            match = self._phrases.match(text)
+            match = self._phrases.match(text, transcript.heard)
             text = match.phrase if match is not None and match.accepted else ""
         if text := text or (self._failure_text if must_answer else ""):
             yield SendText(text, asked.utterance, self.now_s - asked.since_s)

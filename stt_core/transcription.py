@@ -1,7 +1,7 @@
 """What sessions and engines say to each other. Pure data; neither side knows the other."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from stt_core.audio import Samples
@@ -10,6 +10,7 @@ from stt_core.audio import Samples
 Doubt = Literal["looped", "weak", "sparse"]
 Task = Literal["transcribe", "translate"]  # translate: into English, where the model can
 Timestamps = Literal["segment", "word"]
+Alternatives = Callable[[str], Mapping[str, str]]  # of a transcript, by a name for each; pure
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Request:
     prompt: str = ""  # text to go on from, which biases the decoder as well
     timestamps: Timestamps | None = None  # word: segments with their words
     vad_ratio: float | None = None  # how sure the voice detector is (`stt_core.evidence`); None: it was not asked
+    alternatives: Alternatives | None = None  # what the text may be instead: `Transcript.heard` answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Decoding:
     language: str = "auto"  # a Whisper code or `auto`
     task: Task = "transcribe"
     hotwords: str = ""
+    alternatives: Alternatives | None = None
 
     def request(
         self,
@@ -59,6 +62,7 @@ class Decoding:
             task=self.task,
             hotwords=self.hotwords,
             vad_ratio=vad_ratio,
+            alternatives=None if draft else self.alternatives,
         )
 
 
@@ -106,6 +110,7 @@ class Transcript:
     second_look: bool = False  # the first was in doubt; this is the better of two
     doubt: Doubt | None = None  # only for quick requests: the second look is still to come
     segments: tuple[Segment, ...] = ()  # only where timestamps were asked for
+    heard: Mapping[str, float] = field(default_factory=dict)  # of each alternative: the avg_logprob of its own tokens
 
 
 class Engine(Protocol):

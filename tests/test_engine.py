@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local_dev.bench import Clip, Ours, Stock, read_manifest
+from stt_core.alternatives import put_in_place
 from stt_core.audio import SAMPLE_RATE, read_audio
 from stt_core.endpointing import EndpointingOptions
 from stt_core.engine import (
@@ -29,6 +30,7 @@ from stt_core.engine import (
 )
 from stt_core.errors import ModelError
 from stt_core.evidence import GUARDS
+from stt_core.phrases import PhraseBook
 from stt_core.scoring import score
 from stt_core.transcription import Request, Transcript
 from stt_core.utterances import whole_utterance
@@ -110,6 +112,8 @@ class Scripted:
         self.score, self.no_speech_prob = -0.1, 0.0
         self.encoded: list[int] = []  # frames
         self.calls: list[SimpleNamespace] = []
+        self.aligned: list[list[str]] = []
+        self.align_error: Exception | None = None
         self.tokenizer = toy_tokenizer()
 
     def encode(self, features, to_cpu):
@@ -131,11 +135,22 @@ class Scripted:
         ]
 
     def align(self, memory, start, texts, frames):
-        """Every token takes as long as any other."""
-        [tokens] = texts
+        """Every token takes as long as any other, and is as likely as the text has it: "2" is 0.2."""
+        if self.align_error:
+            raise self.align_error
+        self.aligned.append([self.tokenizer.decode(tokens, False).strip() for tokens in texts])
+        return [
+            SimpleNamespace(alignments=self._path(tokens, number), text_token_probs=[self._likely(i) for i in tokens])
+            for tokens, number in zip(texts, frames if isinstance(frames, list) else [frames], strict=True)
+        ]
+
+    def _path(self, tokens, frames):
         states = frames // 2
-        path = [(state * (len(tokens) + 1) // states, state) for state in range(states)]
-        return [SimpleNamespace(alignments=path, text_token_probs=[0.5] * len(tokens))]
+        return [(state * (len(tokens) + 1) // states, state) for state in range(states)]
+
+    def _likely(self, token):
+        character = self.tokenizer.decode([token])
+        return int(character) / 10 if character.isdigit() else 0.5
 
 
 class ScriptedEngine(WhisperEngine):
@@ -382,6 +397,76 @@ def test_the_pieces_of_long_speech_keep_their_place_in_it():
     words = [word for segment in transcript.segments for word in segment.words]
     assert [" First", " one.", " Second", " one."] == [word.text for word in words]
     assert words[1].end_s <= cut_s <= words[2].start_s < words[3].end_s <= len(samples) / SAMPLE_RATE
+
+
+def asking(samples, alternatives, **options):
+    return Request(samples, "en", alternatives=lambda text: alternatives, **options)
+
+
+def test_the_model_is_asked_how_likely_alternatives_are():
+    engine = ScriptedEngine(["go 9"])
+
+    [transcript] = engine.transcribe([asking(tone(1), {"two": "go 2", "the same": "go 9", "longer": "go 9 8"})])
+
+    assert "go 9" == transcript.text
+    assert {"two": np.log(0.2), "the same": 0.0, "longer": (np.log(0.5) + np.log(0.8)) / 2} == pytest.approx(
+        dict(transcript.heard)
+    )
+    assert [["go 2", "go 9", "go 9 8"]] == engine.scripted.aligned
+
+
+@pytest.mark.parametrize("options", [{"draft": True}, {"hurried": True}])
+def test_a_draft_and_what_is_hurried_are_not_asked_about(options):
+    engine = ScriptedEngine(["go 9"])
+
+    [transcript] = engine.transcribe([asking(tone(1), {"two": "go 2"}, **options)])
+
+    assert ("go 9", {}, []) == (transcript.text, transcript.heard, engine.scripted.aligned)
+
+
+def test_what_is_in_doubt_is_asked_about_after_its_second_look():
+    engine = ScriptedEngine(["go left, go left, go left"], ["go 9"])
+
+    [first] = engine.transcribe([asking(tone(1), {"two": "go 2"}, quick=True)])
+    assert ("looped", {}) == (first.doubt, first.heard)
+    [second] = engine.transcribe([asking(tone(1), {"two": "go 2"}, first=first)])
+    assert ("go 9", {"two"}) == (second.text, set(second.heard))
+
+
+@pytest.mark.parametrize("text", ["", " ", "go " * 300])
+def test_what_cannot_be_written_is_not_asked_about(text):
+    engine = ScriptedEngine(["go 9"])
+
+    [transcript] = engine.transcribe([asking(tone(1), {"bad": text, "two": "go 2"})])
+
+    assert ("go 9", {"two"}) == (transcript.text, set(transcript.heard))
+
+
+def test_no_text_is_no_question():
+    engine = ScriptedEngine([""])
+
+    [transcript] = engine.transcribe([asking(tone(1), {"two": "go 2"})])
+
+    assert ("", {}, []) == (transcript.text, transcript.heard, engine.scripted.aligned)
+
+
+def test_a_question_that_fails_does_not_lose_the_text(caplog):
+    engine = ScriptedEngine(["go 9"])
+    engine.scripted.align_error = RuntimeError("out of memory")
+
+    [transcript] = engine.transcribe([asking(tone(1), {"two": "go 2"})])
+
+    assert ("go 9", {}) == (transcript.text, transcript.heard)
+    assert "out of memory" in caplog.text
+
+
+def test_speech_longer_than_the_window_is_not_asked_about():
+    half = "the quick brown fox jumps over the lazy dog, and nobody hears it coming back"
+    engine = ScriptedEngine([half], [half])
+
+    [transcript] = engine.transcribe([asking(tone(LONGEST_SPEECH_S + 10), {"two": "go 2"})])
+
+    assert (f"{half} {half}", {}) == (transcript.text, transcript.heard)
 
 
 # ---- with the model ----------------------------------------------------------------------------------------
@@ -746,3 +831,55 @@ def test_what_is_hurried_is_greedy_and_gets_no_second_look(engine: WhisperEngine
 
     assert draft.text == hurried.text != ""
     assert before == engine.counts
+
+
+# ---- how likely it finds phrases ---------------------------------------------------------------------------
+
+BOOK = PhraseBook(["청개구리", "참개구리", "황소개구리"])
+
+
+def with_alternatives(clip):
+    return replace(request(clip), alternatives=lambda text: {name: put_in_place(name, text) for name in BOOK.phrases})
+
+
+@pytest.mark.model
+def test_the_model_believes_what_was_said_and_not_what_sounds_like_it(engine: WhisperEngine) -> None:
+    [clip] = [clip for clip in clips("ko") if clip.id == "answer_tree_frog"]
+
+    [transcript] = engine.transcribe([with_alternatives(clip)])
+
+    assert 0.0 == transcript.heard["청개구리"]
+    assert max(transcript.heard["참개구리"], transcript.heard["황소개구리"]) < -2
+
+
+@pytest.mark.model
+def test_what_is_heard_does_not_depend_on_who_else_is_in_the_batch(engine: WhisperEngine) -> None:
+    requests = [with_alternatives(clip) for clip in clips("ko")]
+
+    alone = [engine.transcribe([one])[0] for one in requests]
+    together = engine.transcribe(requests)
+
+    assert [one.text for one in alone] == [one.text for one in together]
+    for one, other in zip(alone, together, strict=True):
+        assert dict(one.heard) == pytest.approx(dict(other.heard), abs=1e-4)
+
+
+@pytest.mark.model
+def test_asking_changes_no_text(engine: WhisperEngine) -> None:
+    said = clips("ko")
+    plain = [transcript.text for transcript in engine.transcribe([request(clip) for clip in said])]
+
+    assert plain == [transcript.text for transcript in engine.transcribe([with_alternatives(clip) for clip in said])]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("text", ["<|endoftext|>", "🐸🐸🐸", "龍", "\u0000", "개굴" * 400, "", "Ω≈ç√"])
+def test_whatever_an_alternative_is_the_text_comes(engine: WhisperEngine, text: str) -> None:
+    [clip] = [clip for clip in clips("ko") if clip.id == "go_left"]
+    asked = replace(request(clip), alternatives=lambda _: {"bad": text, "good": "오른쪽으로 가자"})
+
+    [transcript] = engine.transcribe([asked])
+
+    assert "왼쪽으로 가자" == transcript.text.rstrip(".")
+    assert transcript.heard["good"] < -1
+    assert transcript.heard.get("bad", -9.0) < -1

@@ -11,8 +11,18 @@ from stt_core.event_session import EventSession
 from stt_core.fakes import EnergyVad
 from stt_core.messages import Error, Final, Ready
 from stt_core.phrases import phrase_book
-from stt_core.session import Action, PlainSession, Promote, Send, SendText, Transcribe
-from stt_core.transcription import Transcript
+from stt_core.session import (
+    Action,
+    Draft,
+    LookAgain,
+    PlainSession,
+    Promote,
+    Send,
+    SendText,
+    Transcribe,
+    Withdraw,
+)
+from stt_core.transcription import Request, Transcript
 
 WORD = s16le(silence(0.3), tone(0.5), silence(0.3))
 READY = Ready(session_id="0", version="0", model="fake", language="ko", limits={})
@@ -22,22 +32,25 @@ def events() -> EventSession:
     return EventSession(AudioFormat(), EnergyVad(), EndpointingOptions(), ready=READY)
 
 
-def answered(session: PlainSession | EventSession, actions: Iterable[Action], text: str) -> list[Action]:
-    """What the session does, with an engine that hears `text` in everything."""
+def answered(
+    session: PlainSession | EventSession, actions: Iterable[Action], text: str, **heard: float
+) -> list[Action]:
+    """What the session does, with an engine that hears `text` in everything, and how likely it finds phrases."""
     done = []
     for action in actions:
         if isinstance(action, Promote) or (isinstance(action, Transcribe) and not action.speculative):
-            done += answered(session, session.receive_transcript(action.number, Transcript(text, "ko")), text)
+            transcript = Transcript(text, "ko", heard=heard)
+            done += answered(session, session.receive_transcript(action.number, transcript), text, **heard)
         else:
             done.append(action)
     return done
 
 
-def final(session: EventSession, text: str) -> Final:
+def final(session: EventSession, text: str, **heard: float) -> Final:
     actions = [*session.receive_bytes(WORD), *session.receive_text('{"type":"flush"}')]
     [message] = [
         action.message
-        for action in answered(session, actions, text)
+        for action in answered(session, actions, text, **heard)
         if isinstance(action, Send) and isinstance(action.message, Final)
     ]
     return message
@@ -107,3 +120,81 @@ def test_plain_mode_may_answer_with_the_phrase_alone(heard: str, line: str) -> N
     actions = session.receive_bytes(s16le(silence(0.3), tone(1.0), silence(0.3)))
 
     assert [SendText(line)] == [a for a in answered(session, actions, heard) if isinstance(a, SendText)]
+
+
+def requests(actions: Iterable[Action]) -> list[Request]:
+    return [action.request for action in actions if isinstance(action, Transcribe | Draft | LookAgain)]
+
+
+def test_the_audio_decides_what_the_text_leaves_open() -> None:
+    session = events()
+    list(session.receive_text('{"type":"start","phrases":["불 마법","풀 마법"]}'))
+
+    by_text, by_audio = (
+        final(session, "뿔 마법").match,
+        final(session, "뿔 마법", **{"불 마법": -5, "풀 마법": -0.5}).match,
+    )
+
+    assert (False, "text") == (by_text.accepted, by_text.by)
+    assert ("풀 마법", True, "audio", "불 마법") == (
+        by_audio.phrase,
+        by_audio.accepted,
+        by_audio.by,
+        by_audio.runner_up,
+    )
+
+
+def test_every_request_for_a_final_asks_about_its_phrases_and_no_draft_does() -> None:
+    session = events()
+    list(session.receive_text('{"type":"start","phrases":["청개구리"],"partials":true}'))
+    actions = list(session.receive_bytes(s16le(tone(2.0), silence(0.3))))
+    [guess] = [action for action in actions if isinstance(action, Transcribe)]
+    actions += session.receive_transcript(guess.number, Transcript("참개구리", "ko", doubt="weak"))
+    actions += session.receive_bytes(s16le(tone(1.0)))
+    actions += session.receive_text('{"type":"flush"}')
+
+    asked = requests(actions)
+    assert {True, False} == {request.draft for request in asked}
+    assert any(request.first is not None for request in asked)
+    for request in asked:
+        assert (None if request.draft else {"청개구리": "청개구리"}) == (
+            request.alternatives and request.alternatives("참개구리")
+        )
+
+
+def test_without_phrases_nothing_is_asked() -> None:
+    session = events()
+    list(session.receive_text('{"type":"start","phrases":["청개구리"]}'))
+    list(session.receive_text('{"type":"configure","phrases":[]}'))
+
+    [request] = requests([*session.receive_bytes(WORD), *session.receive_text('{"type":"flush"}')])
+    assert request.alternatives is None
+
+
+def test_a_guess_that_asked_about_other_phrases_is_withdrawn() -> None:
+    session = events()
+    list(session.receive_text('{"type":"start","phrases":["왼쪽"]}'))
+    [guess] = [a for a in session.receive_bytes(s16le(tone(0.5), silence(0.3))) if isinstance(a, Transcribe)]
+
+    assert [] == list(session.receive_text('{"type":"configure","phrases":["왼쪽"]}'))
+    assert [Withdraw(guess.number)] == list(session.receive_text('{"type":"configure","phrases":["오른쪽"]}'))
+
+
+def test_plain_mode_asks_the_audio_as_well() -> None:
+    book = phrase_book(("불 마법", "풀 마법"))
+    session = PlainSession(AudioFormat(), EnergyVad(), EndpointingOptions(), phrases=book)
+    actions = list(session.receive_bytes(s16le(silence(0.3), tone(1.0), silence(0.3))))
+
+    [request] = requests(actions)
+    assert {"불 마법", "풀 마법"} == set(request.alternatives("뿔 마법"))
+    lines = answered(session, actions, "뿔 마법", **{"불 마법": -5, "풀 마법": -0.5})
+    assert [SendText("풀 마법")] == [line for line in lines if isinstance(line, SendText)]
+
+
+def test_plain_phrases_are_not_those_of_json_mode() -> None:
+    plain = PlainSession(AudioFormat(), EnergyVad(), EndpointingOptions(), phrases=phrase_book(("왼쪽",)))
+    session, _ = EventSession.taking_over(plain, READY)
+    list(session.receive_text('{"type":"start"}'))
+
+    [request] = requests([*session.receive_bytes(WORD), *session.receive_text('{"type":"flush"}')])
+    assert request.alternatives is None

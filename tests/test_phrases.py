@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from local_dev.bench_phrases import LANGUAGES, Case, outcome, read_cases
 from stt_core import korean, phrases
 from stt_core.phrases import (
+    ASKED,
+    AUDIO_USUAL,
+    AUDIO_WEIGHT,
     MARGIN,
     MAX_CHARS,
     MAX_PHRASE_CHARS,
@@ -309,3 +312,90 @@ def test_the_table_can_be_read_by_anything_that_reads_tsv() -> None:
         with (HERE / f"phrases_{language}.tsv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
         assert {6} == {len(row) for row in rows}
+
+
+# With the help of the audio
+
+
+def test_the_audio_is_asked_about_what_the_text_is_not_sure_of() -> None:
+    book = PhraseBook(["청개구리", "황소개구리", "두꺼비"])
+
+    alternatives = book.alternatives("정답은 참개부리입니다.")
+
+    assert "정답은 청개구리입니다." == alternatives["청개구리"]
+    assert "두꺼비" not in alternatives
+
+
+@pytest.mark.parametrize("heard", ["정답은 청개구리입니다.", "청계구리요", "안녕하세요", ""])
+def test_the_audio_is_not_asked_where_the_text_is_sure_or_nothing_is_near(heard: str) -> None:
+    assert {} == PhraseBook(["청개구리", "황소개구리"]).alternatives(heard)
+
+
+def test_two_that_the_text_cannot_tell_apart_are_left_to_the_audio() -> None:
+    book = PhraseBook(["불 마법", "풀 마법"])
+    text = "뿔 마법"
+
+    undecided = book.match(text)
+    assert undecided is not None and not undecided.accepted
+    assert {"불 마법": "불 마법", "풀 마법": "풀 마법"} == book.alternatives(text)
+    decided = book.match(text, {"불 마법": -0.5, "풀 마법": -5.0})
+    assert decided == Match("불 마법", 1.0, ("풀 마법", decided.runner_up[1]), accepted=True, by_audio=True)
+
+
+def test_what_the_audio_believes_is_accepted_and_what_it_does_not_is_refused() -> None:
+    book = PhraseBook(["청개구리", "두꺼비"])
+
+    assert (False, "청개구리") == (book.match("참구리").accepted, book.match("참구리").phrase)
+    assert book.match("참구리", {"청개구리": -0.5}).accepted
+    assert book.match("참개구리요").accepted
+    assert not book.match("참개구리요", {"청개구리": -8.0}).accepted
+
+
+def test_the_audio_moves_a_score_by_how_likely_the_phrase_is() -> None:
+    book = PhraseBook(["청개구리"])
+    score = book.match("참구리").score
+
+    assert score == pytest.approx(book.match("참구리", {"청개구리": -AUDIO_USUAL}).score, abs=0.001)
+    assert score + AUDIO_WEIGHT == pytest.approx(book.match("참구리", {"청개구리": 1 - AUDIO_USUAL}).score, abs=0.001)
+
+
+def test_what_is_within_a_longer_phrase_does_not_win_because_it_is_surely_there() -> None:
+    book = PhraseBook(["마법", "불 마법"])
+
+    assert "불 마법" == book.match("물 마법", {"마법": 0.0, "불 마법": -0.5}).phrase
+    assert "마법" == book.match("물 마법", {"마법": 0.0, "불 마법": -8.0}).phrase
+
+
+def test_only_the_nearest_are_asked_about() -> None:
+    book = PhraseBook(["가나다라", "가나다마", "가나다바", "가나다사", "가나다아"])
+
+    assert ASKED == len(book.alternatives("가나다하"))
+
+
+@given(
+    st.lists(WORDS, min_size=1, max_size=6, unique=True),
+    WORDS,
+    st.dictionaries(WORDS, st.floats(-30, 0), max_size=6),
+    st.data(),
+)
+def test_whatever_the_audio_says_the_answer_is_a_phrase_of_the_list(expected, text, other, data) -> None:
+    book = PhraseBook(expected)
+    heard = {phrase: data.draw(st.floats(-30, 0)) for phrase in book.alternatives(text)}
+
+    match = book.match(text, heard | {name: value for name, value in other.items() if name not in expected})
+
+    assert match == book.match(text, heard)  # of other phrases nothing is known
+    assert match is None or (match.phrase in expected and 0 <= match.score <= 1)
+    assert match is None or match.runner_up is None or 0 <= match.runner_up[1] <= 1
+    assert match is None or match.by_audio == (match.phrase in heard)
+
+
+@given(
+    st.lists(WORDS | st.from_regex(r"[^\W_].{0,12}", fullmatch=True), min_size=1, max_size=6, unique=True),
+    st.text(max_size=30),
+)
+def test_alternatives_are_phrases_of_the_list_in_the_text(expected, text) -> None:
+    alternatives = PhraseBook(expected).alternatives(text)
+
+    assert set(alternatives) <= set(expected) and len(alternatives) <= ASKED
+    assert all(other == text or phrase[1:] in other for phrase, other in alternatives.items())
