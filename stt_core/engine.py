@@ -384,9 +384,10 @@ class WhisperEngine:
 
     def _settle(self, request: Request, language: str, hypothesis: _Hypothesis) -> Transcript:
         if request.draft:
-            # Nobody should see a circle, and the next draft comes soon. A word that is cut in its middle is never
-            # likely: what was speech at all is decided when it has ended.
-            is_shown = not hypothesis.looped and hypothesis.avg_logprob >= INVENTED_LOGPROB
+            # Nobody should see a circle or a ghost, and the next draft comes soon. A word that is cut in its middle is
+            # never likely: what else was speech is decided when it has ended.
+            is_likely = not hypothesis.looped and hypothesis.avg_logprob >= INVENTED_LOGPROB
+            is_shown = is_likely and not objection(_evidence(request, hypothesis), self.guards & {"ghost"})
             text = hypothesis.text if is_shown else ""
             return Transcript(text, language, hypothesis.avg_logprob, hypothesis.no_speech_prob)
         doubt = _doubt(request, language, hypothesis)
@@ -416,9 +417,8 @@ class WhisperEngine:
         self, request: Request, hypothesis: _Hypothesis, language: str, *, second_look: bool = False
     ) -> Transcript:
         """What is told: the text, if it was said."""
-        evidence = Evidence(hypothesis.text, hypothesis.avg_logprob, hypothesis.no_speech_prob, request.vad_ratio)
         return Transcript(
-            text="" if objection(evidence, self.guards) else hypothesis.text,
+            text="" if objection(_evidence(request, hypothesis), self.guards) else hypothesis.text,
             language=language,
             avg_logprob=hypothesis.avg_logprob,
             no_speech_prob=hypothesis.no_speech_prob,
@@ -645,6 +645,10 @@ class WhisperEngine:
             )
             for sentence in _sentences(_without_silence(words, request.samples))
         )
+
+
+def _evidence(request: Request, hypothesis: _Hypothesis) -> Evidence:
+    return Evidence(hypothesis.text, hypothesis.avg_logprob, hypothesis.no_speech_prob, request.vad_ratio)
 
 
 def _alternatives(request: Request, transcript: Transcript) -> Mapping[str, str]:

@@ -463,7 +463,8 @@ class EventSession(Session):
         if self._wants_partials and self._partials and self._guess is None and self._partials.is_due(self.position):
             self._draft = next(self._numbers)
             self._partials.asked(self.position)
-            yield Draft(self._draft, self.decoding.request(self._stream.draft(), draft=True, quick=True))
+            samples, ratio = self._stream.draft()
+            yield Draft(self._draft, self.decoding.request(samples, vad_ratio=ratio, draft=True, quick=True))
 
     def _guessed(self, transcript: Transcript) -> Iterator[Action]:
         if self._draft is not None:  # it heard less

@@ -152,12 +152,12 @@ class UtteranceStream:
         self._endpointer.reset()
         return utterance
 
-    def draft(self) -> Samples:
-        """The open speech so far, to look at while it goes on; empty if none is open."""
+    def draft(self) -> tuple[Samples, float | None]:
+        """The open speech so far, to look at while it goes on, and its `vad_ratio`; empty if none is open."""
         if self._speech is None:
-            return NOTHING
+            return NOTHING, None
         start = max(0, self._speech[0] - self._options.pad_windows - self._first)
-        return np.concatenate([*self._windows[start:], self._rest])
+        return np.concatenate([*self._windows[start:], self._rest]), vad_ratio(self._probabilities[start:])
 
     def announce_again(self) -> None:
         """Say once more that the open speech has begun: to somebody who has not been told."""

@@ -209,6 +209,16 @@ def test_a_draft_is_cut_in_the_middle_of_a_word_and_need_not_be_likely():
     assert ("go go go go", "") == (draft.text, final.text)
 
 
+@pytest.mark.parametrize(("vad_ratio", "shown"), [(0.2, ""), (0.9, "Thank you"), (None, "Thank you")])
+def test_a_draft_shows_no_ghost_that_the_final_would_hold_back(vad_ratio, shown):
+    engine = ScriptedEngine(["Thank you"])
+    engine.scripted.score, engine.scripted.no_speech_prob = -0.6, 0.5
+
+    [transcript] = engine.transcribe([Request(tone(1), "en", draft=True, vad_ratio=vad_ratio)])
+
+    assert shown == transcript.text
+
+
 def test_a_draft_that_nobody_would_believe_shows_nothing():
     engine = ScriptedEngine(["go go go go"])
     engine.scripted.score = -2.5
