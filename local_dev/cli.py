@@ -181,6 +181,7 @@ def add_benches(benches: "argparse._SubParsersAction[Parser]") -> None:
         "doctor", parents=[common], argument_default=argparse.SUPPRESS, help="what the audio doctor finds and misses"
     )
     audio.add_argument("--cer", action="store_true", help="measure each fault's CER with the model (half an hour)")
+    audio.add_argument("--fit-rate", action="store_true", help="instead, fit the rate by its sound again")
     phrases = benches.add_parser(
         "phrases", argument_default=argparse.SUPPRESS, help="precision, recall and time of matching phrases"
     )
@@ -243,6 +244,10 @@ def run_bench(what: str, **options: Any) -> int:
 
         return run_load_bench(data, out, **options)
     if what == "doctor":
+        if options.pop("fit_rate", False):
+            from local_dev.fit_rate import run_rate_fit
+
+            return run_rate_fit(data, seed=options.get("seed", 0))
         from local_dev.bench_doctor import run_doctor_bench
 
         return run_doctor_bench(data, out, **options)

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import TEST_AUDIO
 
-from local_dev.bench_doctor import Case, cases, gate, in_its_room, kept, paced, pcm, resampled
+from local_dev.bench_doctor import Case, cases, gate, in_its_room, kept, paced, pcm, resampled, speech_bounds
 from stt_core.audio import AudioFormat, read_audio, to_s16le
 from stt_core.diagnosis import CODES, REPAIRABLE, Doctor, Finding, diagnose, repair
 from stt_core.diagnosis.findings import TEXTS
+from stt_core.diagnosis.pacing import Pacing
 from stt_core.diagnosis.signal import Signal
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -83,7 +84,17 @@ def test_resampled_speech_is_healthy(sample_rate):
 
 
 @given(
-    st.lists(st.integers(1, 5000), min_size=1, max_size=8), st.sampled_from(["a byte lost", "clipped x8", "odd length"])
+    st.lists(st.integers(1, 5000), min_size=1, max_size=8),
+    st.sampled_from(
+        [
+            "a byte lost",
+            "clipped x8",
+            "odd length",
+            "first 100 ms cut",
+            "gate at -14 dB, hold 100 ms, zeroed",
+            "gate at -10 dB, hold 40 ms, left out, whole",
+        ]
+    ),
 )
 def test_chunking_does_not_matter(sizes, name):
     message = sent(CASES[name], "go_left")
@@ -163,6 +174,29 @@ def test_a_stalled_network_that_catches_up_is_healthy():
     assert [] == codes(data, S16, stalled)
 
 
+def test_a_late_message_that_is_caught_up_is_no_pause():
+    pacing = Pacing(32_000)
+    for at_s in [0.1, 0.2, 0.3, 0.55, 0.55, 0.6, 0.7, 0.8, 0.9]:
+        pacing.push(3200, at_s)
+
+    assert (1, False, False) == (pacing.pauses, pacing.paused, pacing.pauses_missing())
+
+
+def test_a_stream_that_stopped_and_never_caught_up_paused():
+    pacing = Pacing(32_000)
+    for at_s in [0.1, 0.2, 0.3, 0.7, 0.8, 0.9, 1.0, 1.1]:
+        pacing.push(3200, at_s)
+
+    assert (1, True, True) == (pacing.pauses, pacing.paused, pacing.pauses_missing())
+
+
+def test_sounds_with_equal_silences_between_them_are_no_gate():
+    effect = 0.3 * tone(0.3) * (1 + np.random.default_rng(0).standard_normal(4800)).astype(np.float32)
+    data = pcm(np.concatenate([np.r_[np.zeros(14_400, np.float32), effect] for _ in range(8)]))
+
+    assert "noise_gate" not in codes(data)
+
+
 def test_pauses_that_never_arrive_are_a_gate():
     samples = in_its_room(read_audio(TEST_AUDIO / "two_sentences.wav"), np.random.default_rng(0))
     blocks, is_open = gate(samples, 20, 3)
@@ -193,6 +227,54 @@ def test_missing_packets_are_found():
     message = sent(CASES["every third of 10 ms packets left out, whole"], "two_sentences")
 
     assert "dropped_packets" in codes(message.data)
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("gate", ["-14 dB, hold 0 ms", "-14 dB, hold 100 ms", "-10 dB, hold 40 ms"])
+@pytest.mark.parametrize("way", ["left out, whole", "zeroed"])
+def test_a_gate_leaves_no_pause_or_opens_with_speech(gate, way, clip):
+    message = sent(CASES[f"gate at {gate}, {way}"], clip)
+
+    assert "noise_gate" in codes(message.data)
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_zeros_around_a_recording_are_no_gate(clip):
+    recording = read_audio(TEST_AUDIO / f"{clip}.wav")
+
+    assert [] == codes(pcm(np.concatenate([silence(0.5), recording, silence(0.5)])))
+
+
+def test_equal_holes_are_packets_even_in_a_recording_with_silence_of_its_own():
+    speech_and_silence = np.concatenate([read_audio(TEST_AUDIO / "two_sentences.wav"), silence(4)])
+    blocks = speech_and_silence[: len(speech_and_silence) // 320 * 320].reshape(-1, 320).astype(np.float64)
+    blocks[2::3] = 0
+
+    assert "dropped_packets" in codes(pcm(blocks.ravel()))
+
+
+def test_words_without_a_pause_are_no_gate_where_an_endpoint_cut_them():
+    doctor = Doctor(S16)
+    doctor.push(sent(CASES["gate at -14 dB, hold 100 ms, left out, whole"], "go_left").data)
+
+    assert "noise_gate" in [finding.code for finding in doctor.findings()]
+    assert [] == doctor.findings(whole=False)
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize(("case", "code"), [("first 100 ms cut", "cut_start"), ("last 300 ms cut", "cut_end")])
+def test_a_cut_edge_is_found(case, code, clip):
+    message = sent(CASES[case], clip)
+
+    assert code in codes(message.data)
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_a_moment_of_background_at_the_edge_is_enough(clip):
+    room = in_its_room(read_audio(TEST_AUDIO / f"{clip}.wav"), np.random.default_rng(0))
+    begin, end = speech_bounds(room)
+
+    assert not {"cut_start", "cut_end"} & set(codes(pcm(room[begin - 1600 : end + 1600])))
 
 
 def test_a_missing_first_syllable_is_found():

@@ -129,7 +129,7 @@ def test_the_benchmark_measures_and_writes(tmp_path):
 
     assert 0 == code
     assert {"doctor.json", "doctor.md", "doctor.png", "doctor.html"} == {path.name for path in tmp_path.iterdir()}
-    assert "| `clean` (7) |" in (tmp_path / "doctor.md").read_text()
+    assert "| `clean` (9) |" in (tmp_path / "doctor.md").read_text()
 
 
 def test_the_benchmark_wants_clips(tmp_path):

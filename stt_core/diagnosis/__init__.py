@@ -134,6 +134,7 @@ class Doctor:
         at_the_edges = whole and len(signals) == 1
         heard = [f for s in signals for f in examine(s, whole=at_the_edges, arriving=arriving, paused=paused)]
         gaps = {finding.code for finding in heard} & {"dropped_packets", "noise_gate"}
+        steady: set[Code] = set() if paused else {"noise_gate"}  # what never stopped left no pause out
         if speed is None and not {finding.code for finding in heard} - {"cut_start", "cut_end", "noise_gate"}:
             rate = find_rate(max((signal.samples for signal in signals), key=len), audio_format.sample_rate)
             if rate:
@@ -143,7 +144,7 @@ class Doctor:
             seconds = sum(signal.seconds for signal in signals)
             yield Finding("noise_gate", 0.9, {"cuts_per_s": self._pacing.pauses / max(0.1, seconds)})
             heard = [finding for finding in heard if finding.code != "dropped_packets"]
-        elif not (gaps and arriving is not None and arriving < 1):
+        elif not (gaps - steady and arriving is not None and arriving < 1):
             pace = self._pace(arriving)
             if pace:
                 yield pace

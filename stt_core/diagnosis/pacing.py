@@ -10,6 +10,7 @@ POINTS = 512  # kept at most; then every other one is forgotten
 MIN_ELAPSED_S = 0.35
 MIN_POINTS = 5
 PAUSE_S = 0.045  # a message that is so much later than its audio is long follows a pause
+BEHIND_S = 0.1  # jitter is less
 CATCH_UP_S = 0.2  # of audio, in which a network delivers what it held back
 
 
@@ -59,18 +60,25 @@ class Pacing:
     @property
     def paused(self) -> bool:
         """Whether the stream is behind because it stopped now and then; a slow client is late with every message."""
-        return 1 <= self.pauses < 0.5 * self._messages and self.paused_s > 0.5 * (self._late_s - self._ahead_s)
+        pauses, paused_s, behind_s = self._stopped()
+        return self._are_rare(pauses) and BEHIND_S < behind_s < 2 * paused_s
 
     def pauses_missing(self) -> bool:
-        """Whether the stream stopped now and then and never caught up, as if pauses were not sent.
+        """Whether the stream stopped now and then and never caught up, as if pauses were not sent."""
+        pauses, paused_s, behind_s = self._stopped()
+        return self._are_rare(pauses) and max(BEHIND_S, 0.8 * paused_s) < behind_s < 1.6 * paused_s
 
-        A network that stalls delivers afterwards what it held back.
+    def _stopped(self) -> tuple[int, float, float]:
+        """How often it stopped, for how long all together, and by how much it is behind.
+
+        A network that stalls delivers afterwards what it held back, and of the last pause that may be still to come.
         """
-        pauses, paused_s, behind_s = self.pauses, self.paused_s, self._late_s - self._ahead_s
         if (self._bytes - self._before_pause) / self._declared_bytes_per_s <= CATCH_UP_S:
-            pauses, paused_s, behind_s = self._last_pause  # what the last one held back may still come
-        rare = 1 <= pauses < 0.5 * self._messages
-        return rare and max(0.1, 0.8 * paused_s) < behind_s < 1.6 * paused_s
+            return self._last_pause
+        return self.pauses, self.paused_s, self._late_s - self._ahead_s
+
+    def _are_rare(self, pauses: int) -> bool:
+        return 1 <= pauses < 0.5 * self._messages
 
     def bytes_per_s(self) -> float | None:
         """The speed; None where too little arrived to tell."""

@@ -4,8 +4,15 @@ Breaks. Where a piece of audio is missing, the waveform jumps, and a jump cannot
 prediction (autocorrelation method, J. Makhoul, 1975) has a spike there. Speech has spikes of its own at every glottal
 pulse, but a pulse surprises only who comes from the left, and a jump also who comes from the right, with time reversed:
 what counts is the geometric mean of both. And speech does not know the packets that the client sends. So the spikes
-are folded by each usual packet length and compared, at packet borders and elsewhere. A noise gate that leaves pauses
-out jumps as well, but only where it is quiet, and nothing quieter than its threshold is left.
+are folded by each usual packet length and compared, at packet borders and elsewhere.
+
+Gates. A gate that leaves pauses out jumps only where it is quiet, and where it closes late it hardly jumps at all: what
+is left on both sides is background. But no pause is left that is longer than its hold, neither between the words nor
+around them, while a message that lacks nothing has one at either end. It opens by speech, so the first moment is loud.
+A gate that sends zeros in place of pauses opens with speech right behind them.
+
+Cut edges. Before speech there is background, however short. Where the first 10 ms stand above it, and loud speech
+follows within EDGE_S, something is missing. A cut within a pause leaves no trace.
 """
 
 from collections.abc import Iterator
@@ -15,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from stt_core.diagnosis.findings import Finding
+from stt_core.diagnosis.findings import Code, Finding
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +33,9 @@ SPIKE_CAP = 12.0  # times the residual's median around it: a click must not outv
 LIVELY, FULL_OF_SPIKES = 0.5, 1.5  # standard deviations of the spikes: a beep has less, music with a beat has more
 GATE_BLOCK_S = 0.042  # the longest piece by which a gate decides
 FAINT_DBFS = -60.0  # softer syllables are lost between the steps of 16 bits
+EDGE_S = 0.1  # of an edge, in which there is no loud speech unless it was cut
+HOLD_S = 0.12  # a gate may stay open for so long after a word; whoever speaks pauses longer, at least at the edges
+PAUSE_DB = 16.0  # below the loudest: softer is a pause, and louder is speech
 OPENS_DB = 20.0  # below the loudest syllables, at which a gate may open
 PACKETS_MS = (10, 16, 20, 30, 32, 40, 60, 64, 100, 128)
 PACKETS_SAMPLES = (160, 256, 480, 512, 960, 1024, 2048, 4096)
@@ -149,7 +159,7 @@ def examine(signal: Signal, *, whole: bool, arriving: float | None = None, pause
             yield found
     gap = find_gaps(signal)
     if not gap and not distorted:
-        gap = find_gate(signal, paused=paused) or find_drops(signal, arriving)
+        gap = find_gate(signal, arriving, whole=whole, paused=paused) or find_drops(signal, arriving)
     if gap:
         yield gap
     if whole:
@@ -234,15 +244,35 @@ def find_gaps(signal: Signal) -> Finding | None:
             hard.append(last - first)
     rate = len(hard) / signal.seconds
     few = len(hard) < 3 and (rate < 0.8 or signal.spikes.std() < LIVELY)  # a single beep has two edges as well
-    if len(hard) < 2 or rate < 0.6 or few:
+    long = [(first, last) for first, last in zeros if last - first >= 10 * signal.frame]
+    mostly_long = sum(last - first for first, last in long) > 0.5 * sum(last - first for first, last in zeros)
+    closed = mostly_long and not (_alike(hard, 8) or _alike([last - first for first, last in long[1:-1]], 4))
+    if (len(hard) < 2 or rate < 0.6 or few) and not (closed and _opens_and_closes(signal, long)):
         return None
-    long = sum(last - first for first, last in zeros if last - first >= 10 * signal.frame)
-    if long > 0.5 * sum(last - first for first, last in zeros):
+    if closed:
         sounding = levels[~signal.still]
         lowest = float(np.percentile(sounding, 8)) if len(sounding) else loud
-        return Finding("noise_gate", 0.9, {"range_db": max(0.0, loud - lowest), "cuts_per_s": rate})
+        per_s = max(len(hard), len(long)) / signal.seconds
+        return Finding("noise_gate", 0.9, {"range_db": max(0.0, loud - lowest), "cuts_per_s": per_s})
     packet_ms = 1000 * float(np.percentile(hard, 20)) / signal.sample_rate
     return Finding("dropped_packets", 0.9, {"packet_ms": packet_ms, "breaks_per_s": rate})
+
+
+def _alike(lengths: list[int], least: int) -> bool:
+    """Whether so many are nearly all the same: a gate does not close for the same time again and again."""
+    return len(lengths) >= least and float(np.mean(np.abs(np.array(lengths) - np.median(lengths)) <= 2)) > 0.9
+
+
+def _opens_and_closes(signal: Signal, zeros: list[tuple[int, int]]) -> bool:
+    """Whether speech sets in right behind the zeros, and sound breaks off before them, almost every time.
+
+    A gate opens by speech alone. A synthesizer, or a device that starts late, has zeros as well, but opens softly.
+    """
+    x, near = signal.centred, 2 * signal.frame
+    opens = [dbfs(_rms(x[last : last + near])) > signal.loud - PAUSE_DB for _, last in zeros if last < len(x)]
+    closes = [_rms(x[max(0, first - signal.frame // 2) : first - 1]) > 4 * LSB for first, _ in zeros if first > 0]
+    most = all(flags and np.mean(flags) >= 0.8 for flags in (opens, closes))
+    return most and float(signal.spikes.std()) >= LIVELY
 
 
 def _rms(values: Floats) -> float:
@@ -286,37 +316,51 @@ def find_drops(signal: Signal, arriving: float | None = None) -> Finding | None:
     return Finding("dropped_packets", min(1.0, 0.5 + score / 40), evidence)
 
 
-def find_gate(signal: Signal, *, paused: bool = False) -> Finding | None:
-    """Pauses left out: nothing is much quieter than the speech, or the waveform breaks only where it is quiet."""
+def find_gate(
+    signal: Signal, arriving: float | None = None, *, whole: bool = True, paused: bool = False
+) -> Finding | None:
+    """Pauses left out: none is left, nothing is much quieter than the speech, or what is quiet is full of breaks."""
     levels = signal.levels
     if len(levels) < 30 or not len(signal.spikes) or signal.loud < -50:
         return None
     low = float(np.percentile(levels, 4))
     range_db = signal.loud - low
     speech = int((levels > low + 8).sum())
-    if speech < 25:
+    if speech < 12:
         return None
     quiet, _ = packet_score(signal, signal.quiet, GATE_BLOCK_S)
     loud, _ = packet_score(signal, ~signal.quiet)
     narrow = 11 < range_db < 16.2 and speech >= 40  # a short word in a noisy room is no more than that
     flat = range_db < 22
     broken = quiet > (2.8 if paused else 3.4 if flat else 4.3) and loud < (quiet - 1 if flat else 3.2)
-    if not (narrow or broken):
+    in_time = arriving is None or arriving > (0.4 if paused else 0.8)  # at a wrong rate, pauses have a wrong length
+    if not (narrow or broken or (range_db > 17 and in_time and _lacks_pauses(signal, whole=whole))):
         return None
-    per_s = float((signal.spikes[signal.quiet] > 4).sum()) / signal.seconds
+    per_s = max(1.0, float((signal.spikes[signal.quiet] > 4).sum())) / signal.seconds
     return Finding("noise_gate", 0.8 if broken else 0.6, {"range_db": range_db, "cuts_per_s": per_s})
 
 
-def find_cut(signal: Signal) -> Iterator[Finding]:
-    """Speech at the very edge. A recording that was not cut has at least a moment of its background there."""
+def _lacks_pauses(signal: Signal, *, whole: bool) -> bool:
+    """Whether there is no pause longer than a gate's hold, neither between the words nor around them.
+
+    Where the client did not choose the edges, there may be none around a few words.
+    """
     levels = signal.levels
-    floor = float(np.percentile(levels, 5))
-    if len(levels) < 30 or signal.loud < -50 or signal.loud - floor < 15:
+    if len(levels) < (40 if whole else 300) or (whole and levels[:3].max() < signal.loud - 22):
+        return False  # a gate opens by a sound
+    pauses = _runs(levels < float(np.percentile(levels, 98)) - PAUSE_DB)
+    return max((last - first for first, last in pauses), default=0) <= round(HOLD_S * 100)
+
+
+def find_cut(signal: Signal) -> Iterator[Finding]:
+    """Loud speech within EDGE_S of an edge, and not even a moment of the background before or behind it."""
+    floor = float(np.percentile(signal.levels, 5)) if len(signal.levels) else 0.0
+    if len(signal.levels) < 16 or signal.loud < -50 or signal.loud - floor < 10:
         return
-    speech = max(signal.loud - 14, floor + 6)
-    if levels[0] > speech:
-        yield Finding("cut_start", 0.7, {"edge_db": max(0.0, signal.loud - float(levels[0]))})
-    last = signal.centred[-signal.frame :]
-    end = dbfs(_rms(last))
-    if end > speech:
-        yield Finding("cut_end", 0.7, {"edge_db": max(0.0, signal.loud - end)})
+    near = round(EDGE_S * 100) * signal.frame
+    edges: dict[Code, Floats] = {"cut_start": signal.centred[:near], "cut_end": signal.centred[-near:][::-1]}
+    for code, inwards in edges.items():
+        levels = 10 * np.log10(np.square(signal.by_frame(inwards)).mean(axis=1) + 1e-12)
+        loudest = float(levels.max())
+        if loudest > max(signal.loud - 14, floor + 10) and levels[0] > floor + 4:
+            yield Finding(code, 0.7, {"edge_db": max(0.0, signal.loud - loudest)})
