@@ -268,9 +268,8 @@ class Batcher(Generic[RequestT, ResultT]):
         if self._aside >= max(1, self._workers - 1):
             kinds -= {Priority.PARTIAL, Priority.UPLOAD}
         kind = min(kinds, default=None)
-        if kind in (Priority.SPECULATIVE, Priority.PARTIAL) and any(
-            job.priority is Priority.UPLOAD and now_s - job.since_s > UPLOAD_PATIENCE_S for job in self._waiting
-        ):
+        hungry = (job.priority is Priority.UPLOAD and now_s - job.since_s > UPLOAD_PATIENCE_S for job in self._waiting)
+        if Priority.UPLOAD in kinds and kind in (Priority.SPECULATIVE, Priority.PARTIAL) and any(hungry):
             return Priority.UPLOAD
         return kind
 

@@ -1,6 +1,8 @@
 """The app with a fake engine: sockets, HTTP, start-up and everything that can go wrong between them."""
 
 import logging
+import subprocess
+import sys
 import threading
 import wave
 from collections.abc import Callable, Iterator
@@ -79,6 +81,26 @@ def ready(client: TestClient) -> bool:
 
 
 # -- HTTP and start-up
+
+
+def test_numpy_leaves_the_cores_to_the_engines_workers() -> None:
+    script = """
+import time
+from starlette.testclient import TestClient
+from threadpoolctl import threadpool_info
+from stt_core.app import create_app
+from stt_core.fakes import EnergyVad, FakeEngine
+from stt_core.settings import Settings
+
+with TestClient(create_app(Settings.from_environment({}), FakeEngine(), vad=EnergyVad())) as client:
+    while client.get("/readyz").status_code != 200:
+        time.sleep(0.01)
+    print([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"])
+"""
+    # Of this process nothing could be said: whoever limits the threads first does so for all that follows.
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+
+    assert run.stdout.strip() in ("[1]", "[]"), run.stderr  # none where numpy brings another library, as on macOS
 
 
 def test_the_server_is_alive_while_the_model_loads() -> None:

@@ -421,14 +421,16 @@ async def test_long_requests_do_not_make_short_ones_look_slow() -> None:
 
 def hurrying(model: Model, cost_s: float) -> Batcher[int, int]:
     """A batcher that believes in this cost and makes 1,000 times as much of what it hurries."""
-    batcher = Batcher(model, max_batch_size=2, hurry=lambda number: 1000 * number, hurry_after_s=1.0)
+    batcher = Batcher(
+        model, max_batch_size=2, max_wait_s=1000.0, hurry=lambda number: 1000 * number, hurry_after_s=60.0
+    )
     batcher._cost_s = cost_s
     return batcher
 
 
 async def test_finals_that_would_wait_long_are_hurried() -> None:
     model = Model()
-    batcher = hurrying(model, cost_s=0.3)
+    batcher = hurrying(model, cost_s=18.0)
     async with serving(batcher, model):
         model.may_run.clear()
         first = await all_wait(batcher, [1])
@@ -443,7 +445,7 @@ async def test_finals_that_would_wait_long_are_hurried() -> None:
 
 async def test_finals_that_need_not_wait_long_are_not_hurried() -> None:
     model = Model()
-    batcher = hurrying(model, cost_s=0.01)
+    batcher = hurrying(model, cost_s=0.6)
     async with serving(batcher, model):
         model.may_run.clear()
         first = await all_wait(batcher, [1])
@@ -483,16 +485,44 @@ async def test_one_worker_is_kept_free_of_what_nobody_waits_for(priority: Priori
         assert [0, 2, 4, 6] == [await job.result() for job in jobs]
 
 
+async def test_a_guess_leaves_the_worker_free_that_partials_may_take() -> None:
+    model = Model()
+    model.may_run.clear()
+    batcher = Batcher(model, workers=2, max_batch_size=1)
+    guess = batcher.enqueue(1, priority=Priority.SPECULATIVE)
+    async with serving(batcher, model):
+        await model.is_running(1)
+        partial = batcher.enqueue(2, priority=Priority.PARTIAL)
+        await model.is_running(2)
+        model.may_run.set()
+        assert [2, 4] == [await guess.result(), await partial.result()]
+
+
+async def test_files_never_take_all_workers_however_long_they_have_waited() -> None:
+    model = Model()
+    model.may_run.clear()
+    batcher = Batcher(model, workers=2, max_batch_size=1)
+    files = [batcher.enqueue(number, session=number, priority=Priority.UPLOAD) for number in (1, 2)]
+    async with serving(batcher, model):
+        await model.is_running(1)
+        files[1].since_s -= UPLOAD_PATIENCE_S + 1
+        guess = batcher.enqueue(3, priority=Priority.SPECULATIVE)
+        await model.is_running(2)
+        assert [[1], [3]] == model.batches
+        model.may_run.set()
+        assert [2, 4, 6] == [await job.result() for job in (*files, guess)]
+
+
 async def test_who_has_waited_long_is_hurried_even_alone() -> None:
     model = Model()
-    batcher = hurrying(model, cost_s=0.01)
+    batcher = hurrying(model, cost_s=0.6)
     async with serving(batcher, model):
         model.may_run.clear()
         first = batcher.enqueue(1)
         await model.is_running(1)
         second = batcher.enqueue(2)
         assert not batcher.is_late
-        second.since_s -= 1.5
+        second.since_s -= 61
         assert batcher.is_late
         model.may_run.set()
         assert [2, 4000] == [await first.result(), await second.result()]
@@ -510,7 +540,7 @@ async def test_guesses_are_hurried_like_the_finals_that_they_become(
     priority: Priority, batches: list[list[int]]
 ) -> None:
     model = Model()
-    batcher = hurrying(model, cost_s=0.3)
+    batcher = hurrying(model, cost_s=18.0)
     async with serving(batcher, model):
         model.may_run.clear()
         first = await all_wait(batcher, [1])

@@ -82,6 +82,16 @@ def test_a_bang_does_not_make_it_deaf_to_softer_voices(bang_windows: int) -> Non
     assert [1.0] * 5 == gated(speech(5)).tolist()
 
 
+def test_a_gate_that_was_opened_by_noise_closes_again_after_a_quarter_of_a_second() -> None:
+    vad = CountingVad()
+    gated = GatedVad(vad).stream()
+    gated(noise(60, 0.001))
+    asked = vad.asked
+    gated(np.concatenate([noise(1, 0.01), noise(60, 0.001)]))
+
+    assert 8 + 8 == vad.asked - asked  # what came just before is heard again
+
+
 def test_a_closed_gate_follows_the_noise_as_it_falls() -> None:
     gated = GatedVad(CountingVad()).stream()
     gated(np.concatenate([noise(40, 0.09), noise(40, 0.02)]))
