@@ -92,7 +92,7 @@ class _SileroStream:
 GATE_CLOSES_WINDOWS = 31  # after one second in which the detector found nothing
 GATE_RECLOSES_WINDOWS = 8  # the same where it had been closed before: 256 ms
 GATE_PROBABILITY = 0.1  # below this it found nothing
-GATE_FACTOR = 1.3  # 2.3 dB above the median loudness begins what is worth rating
+GATE_FACTOR = 1.5  # 3.5 dB above the median loudness begins what is worth rating; a room swells by 3
 GATE_SILENCE = 1e-5  # -100 dBFS, below any microphone's noise
 GATE_REPLAY_WINDOWS = 8  # what the detector hears first when the gate opens, 256 ms
 

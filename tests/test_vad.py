@@ -6,6 +6,7 @@ from conftest import tone
 from hypothesis import given
 from hypothesis import strategies as st
 
+from local_dev.live_client import room_noise
 from stt_core.audio import Samples, read_audio
 from stt_core.vad import WINDOW_SAMPLES, GatedVad, Probabilities, SileroVad, VadStream
 
@@ -47,6 +48,13 @@ def test_steady_noise_is_hardly_ever_rated() -> None:
     GatedVad(vad).stream()(noise(1000, 0.01))
 
     assert vad.asked < 100
+
+
+def test_the_noise_of_a_room_swells_and_is_seldom_rated_all_the_same() -> None:
+    vad = CountingVad()
+    GatedVad(vad).stream()(room_noise(32.0, -60.0, 0).reshape(-1, WINDOW_SAMPLES))
+
+    assert vad.asked < 250  # of 1,000
 
 
 def test_speech_after_long_silence_is_found_from_its_first_window() -> None:
