@@ -149,9 +149,9 @@ class Batcher(Generic[RequestT, ResultT]):
         return sum(self._size(job.request) for job in before) * self._cost_s / self._workers
 
     @property
-    def is_late(self) -> bool:
-        """Whether finals or guesses wait for long: a good moment to leave everything else."""
-        return any(self._wait_long(self._of_kind(kind)) for kind in HURRIED)
+    def players_wait(self) -> bool:
+        """Whether finals or guesses wait for a worker: a good moment to leave everything else."""
+        return any(self._of_kind(kind) for kind in HURRIED)
 
     def enqueue(
         self, request: RequestT, *, session: Hashable = None, priority: Priority = Priority.FINAL

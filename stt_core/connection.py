@@ -573,7 +573,7 @@ class Connection:
         """Have the doctor look at what has come. Nobody waits for that, so while players wait nobody looks: what is
         broken will be broken in the next utterance, too."""
         if self._checkup is not None:
-            if not self._server.is_late:
+            if not self._server.players_wait:
                 self._tasks.start_soon(self._look, self._checkup.look(whole=whole), utterance)
             if ended:
                 self._checkup.next_utterance()

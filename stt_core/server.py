@@ -107,9 +107,9 @@ class Server:
                     await anyio.to_thread.run_sync(self.recorder.close, abandon_on_cancel=True)
 
     @property
-    def is_late(self) -> bool:
-        """Whether players wait for long: a good moment to leave everything else."""
-        return self._batches.is_late
+    def players_wait(self) -> bool:
+        """Whether utterances wait for a worker: a good moment to leave everything else."""
+        return self._batches.players_wait
 
     async def vad(self) -> Vad:
         """The detector, loaded once."""

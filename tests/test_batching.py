@@ -348,13 +348,13 @@ async def test_the_expected_wait_is_known_and_bounded() -> None:
     batcher = Batcher(model, max_wait_s=1.0)
     async with serving(batcher, model):
         assert 0.0 == batcher.expected_wait_s(0)
-        assert not batcher.is_late
+        assert not batcher.players_wait
         await batcher.submit(1)
         batcher._cost_s = 0.4  # as if that had been slow
         model.may_run.clear()
         jobs = [batcher.enqueue(number) for number in range(2, 5)]
         assert [0.4, 1.2] == pytest.approx([batcher.expected_wait_s(turn) for turn in (0, 3)])
-        assert batcher.is_late
+        assert batcher.players_wait
         with pytest.raises(Overloaded, match="the wait is over 1 s"):
             batcher.enqueue(5)
         model.may_run.set()
@@ -513,6 +513,25 @@ async def test_files_never_take_all_workers_however_long_they_have_waited() -> N
         assert [2, 4, 6] == [await job.result() for job in (*files, guess)]
 
 
+@pytest.mark.parametrize(
+    ("priority", "wait"), [(Priority.FINAL, True), (Priority.SPECULATIVE, True), (Priority.PARTIAL, False)]
+)
+async def test_players_wait_where_a_worker_is_wanting(priority: Priority, wait: bool) -> None:
+    model = Model()
+    model.may_run.clear()
+    batcher = Batcher(model)
+    async with serving(batcher, model):
+        running = batcher.enqueue(1)
+        await model.is_running(1)
+        assert not batcher.players_wait
+        waiting = batcher.enqueue(2, session=2, priority=priority)
+        assert wait == batcher.players_wait
+        waiting.withdraw()
+        assert not batcher.players_wait
+        model.may_run.set()
+        assert 2 == await running.result()
+
+
 async def test_who_has_waited_long_is_hurried_even_alone() -> None:
     model = Model()
     batcher = hurrying(model, cost_s=0.6)
@@ -521,9 +540,7 @@ async def test_who_has_waited_long_is_hurried_even_alone() -> None:
         first = batcher.enqueue(1)
         await model.is_running(1)
         second = batcher.enqueue(2)
-        assert not batcher.is_late
         second.since_s -= 61
-        assert batcher.is_late
         model.may_run.set()
         assert [2, 4000] == [await first.result(), await second.result()]
 
