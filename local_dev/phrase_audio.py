@@ -107,7 +107,7 @@ def listen(
             books = {one: PhraseBook(one.phrases) for one in lists[clip.id]}
 
             def alternatives(text: str, books: Mapping[List, PhraseBook] = books) -> dict[str, str]:
-                return {phrase: other for book in books.values() for phrase, other in book.alternatives(text).items()}
+                return {name: other for book in books.values() for name, other in book.alternatives(text).items()}
 
             request = Request(samples, recordings.language, alternatives=alternatives)
             [transcript] = engine.transcribe([request])
@@ -115,11 +115,12 @@ def listen(
                 continue
             for one, book in books.items():
                 asked = book.alternatives(transcript.text)
-                heard = {phrase: transcript.heard[phrase] for phrase in asked if phrase in transcript.heard}
+                heard = {name: transcript.heard[name] for name in asked if name in transcript.heard}
                 by_text, by_both = book.match(transcript.text), book.match(transcript.text, heard)
                 hearings.append(Hearing(clip.id, condition, one.kind, one.expected, by_text, by_both, bool(heard)))
-            if len(shares) < TIMED and len(some := alternatives(transcript.text)) >= ASKED:
-                shares.append(_share(engine, Request(samples, recordings.language), dict(list(some.items())[:ASKED])))
+            most = max((book.alternatives(transcript.text) for book in books.values()), key=len, default={})
+            if len(shares) < TIMED and len(most) >= ASKED:
+                shares.append(_share(engine, Request(samples, recordings.language), most))
     return hearings, shares
 
 

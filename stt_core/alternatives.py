@@ -5,6 +5,9 @@ gives the probability of each, given the audio (teacher forcing; whisper.cpp's e
 mode with the first token alone). The phrase stands in the transcript for the part that resembles it most, so that all
 around it is as it was heard.
 
+The phrase stands there as a transcript would have it (`writings`): what a game writes with capitals, marks or emoji is
+said like any other.
+
 What counts are the tokens that the transcript does not have, by the mean of their log probabilities. A mean over all
 tokens of the phrase would hide the one that tells 왼쪽으로 from 오른쪽으로.
 """
@@ -15,6 +18,8 @@ import unicodedata
 from collections.abc import Sequence
 
 LATIN = re.compile("[A-Za-z']{2}")
+JOINING = frozenset("'’.,-")  # between two letters these are part of a word: I'm, 1,000
+EMOJI_STYLE = "\ufe0f"  # what stands behind a symbol to make it an emoji
 LEAST_PROBABILITY = 1e-12  # of a token
 CELLS = 100_000  # of the table in which a place is looked for: a tenth of a second
 
@@ -67,12 +72,26 @@ def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
+def writings(phrase: str) -> tuple[str, ...]:
+    """How a phrase may stand in a sentence, which has marks and capitals of its own: as the game wrote it but for the
+    marks around it, and in small letters without those within it."""
+    own = unicodedata.normalize("NFC", phrase)
+    own = own.strip("".join(filter(_is_mark, own)))
+    letters = [not _is_mark(character) for character in own]
+    plain = "".join(
+        character if letters[i] or (character in JOINING and letters[i - 1] and letters[i + 1]) else " "
+        for i, character in enumerate(own)
+    )
+    return tuple(dict.fromkeys((own, " ".join(plain.lower().split())))) if own else (phrase,)
+
+
 def put_in_place(phrase: str, text: str) -> str:
     """The text with the phrase for the part that resembles it most; as it is if that is the phrase already."""
     start, end = place(phrase, text)
-    if [letter for letter, _ in _letters(text[start:end])] == [letter for letter, _ in _letters(phrase)]:
+    there = text[start:end]
+    if [letter for letter, _ in _letters(there)] == [letter for letter, _ in _letters(phrase)]:
         return text
-    return text[:start] + (_capital(phrase) if text[start : start + 1].isupper() else phrase) + text[end:]
+    return text[:start] + _capitals_as(there, phrase) + text[end:]
 
 
 def _letters(text: str) -> list[tuple[str, int]]:
@@ -85,5 +104,13 @@ def _letters(text: str) -> list[tuple[str, int]]:
     ]
 
 
-def _capital(phrase: str) -> str:
-    return phrase[:1].upper() + phrase[1:]
+def _is_mark(character: str) -> bool:
+    """Whether it is punctuation, a symbol, space or nothing that is seen. (What is not alphanumeric may be a vowel.)"""
+    return unicodedata.category(character)[0] in "PSZC" or character == EMOJI_STYLE
+
+
+def _capitals_as(there: str, phrase: str) -> str:
+    """The phrase with the capitals that it needs in the place of another."""
+    if len(there) > 1 and there.isupper():
+        return phrase.upper()
+    return phrase[:1].upper() + phrase[1:] if there[:1].isupper() else phrase

@@ -37,8 +37,8 @@ were worse behind a silence tail: of 14 pairs of Korean clips with 1.2 s of sile
 and the end of the first clip was missed by 0.75 s (median; aligned: 0.15 s).
 
 **Alternatives.** A request may tell what could stand for its transcript. One more pass, over the speech without the
-silence, says how likely the model finds what is different (`stt_core.alternatives`). That changes no text either, and
-is left out where others would wait for it.
+silence, says how likely the model finds what is different (`stt_core.alternatives`). That changes no text either. All
+of a batch wait for it: it is left out of what is hurried, and where the speech would have to be encoded for it alone.
 
 **Bias.** Hotwords and prompt stand before the transcript, as openai/whisper has it, and give way to the text where
 the decoder's 448 positions run out. Requests with other ones never share a batch.
@@ -357,9 +357,15 @@ class WhisperEngine:
 
     def _transcribe_pieces(self, requests: Sequence[Request]) -> list[Transcript]:
         """The same for requests that fit into the window."""
-        transcripts = {i: self._look_again(r, r.first) for i, r in enumerate(requests) if r.first is not None}
+        transcripts: dict[int, Transcript] = {}
+        memories: dict[int, States] = {}
+        for i, request in enumerate(requests):
+            if request.first is not None:
+                transcripts[i], memory = self._look_again(request, request.first)
+                if memory is not None:
+                    memories[i] = memory
         numbers = [i for i in range(len(requests)) if i not in transcripts]
-        memories = dict(zip(numbers, self._memories([requests[i] for i in numbers]), strict=True))
+        memories |= zip(numbers, self._memories([requests[i] for i in numbers]), strict=True)
         manners = {i: self._manner(requests[i], self._language(requests[i], memories[i])) for i in numbers}
         for (_, manner), members in _grouped(numbers, lambda i: (memories[i].shape[1], manners[i])):
             members.sort(key=lambda i: len(requests[i].samples))  # a batch takes as long as its longest text
@@ -372,13 +378,11 @@ class WhisperEngine:
                 for i, hypothesis in zip(batch, hypotheses, strict=True):
                     transcripts[i] = self._settle(requests[i], manner.language, hypothesis)
         for i, request in enumerate(requests):
-            others = _alternatives(request, transcripts[i])
-            timed = request.timestamps and transcripts[i].text
-            if others or timed:
+            if i in memories and (others := _alternatives(request, transcripts[i])):
+                heard = self._heard(request, transcripts[i], others, memories[i])
+                transcripts[i] = replace(transcripts[i], heard=heard)
+            if request.timestamps and transcripts[i].text:
                 [memory] = [memories[i]] if i in memories else self._memories([request])
-            if others:
-                transcripts[i] = replace(transcripts[i], heard=self._heard(request, transcripts[i], others, memory))
-            if timed:
                 transcripts[i] = replace(transcripts[i], segments=self._segments(request, transcripts[i], memory))
         return [transcripts[i] for i in range(len(requests))]
 
@@ -394,16 +398,17 @@ class WhisperEngine:
         if doubt is None or (request.hurried and doubt != "looped"):
             return self._transcript(request, hypothesis, language)
         first = Transcript(hypothesis.text, language, hypothesis.avg_logprob, hypothesis.no_speech_prob, doubt=doubt)
-        return first if request.quick else self._look_again(request, first)
+        return first if request.quick else self._look_again(request, first)[0]
 
-    def _look_again(self, request: Request, first: Transcript) -> Transcript:
-        """Decode what is in doubt once more in another way, and take the better one."""
+    def _look_again(self, request: Request, first: Transcript) -> tuple[Transcript, States | None]:
+        """Decode what is in doubt once more in another way, and take the better one; also what the decoder attended to,
+        where it was all of the speech."""
         assert first.doubt is not None
         self._count(first.doubt)
         manner = self._manner(request, first.language)
         hypothesis = _Hypothesis(first.text, 0, first.avg_logprob, first.no_speech_prob, looped=first.doubt == "looped")
         if first.doubt == "sparse":
-            return self._transcript(request, self._in_halves(request, manner, hypothesis), first.language)
+            return self._transcript(request, self._in_halves(request, manner, hypothesis), first.language), None
         if hypothesis.looped:
             manner = replace(manner, bias=())  # it may be what led in circles
         [memory] = self._memories([request], at_least=SECOND_LOOK_FRAMES)
@@ -411,7 +416,7 @@ class WhisperEngine:
         # What ran into its budget in a batch might have been cut elsewhere alone: the second run decides.
         if hypothesis.looped or (not second.looped and second.avg_logprob > hypothesis.avg_logprob):
             hypothesis = second
-        return self._transcript(request, hypothesis, first.language, second_look=True)
+        return self._transcript(request, hypothesis, first.language, second_look=True), memory
 
     def _transcript(
         self, request: Request, hypothesis: _Hypothesis, language: str, *, second_look: bool = False
@@ -594,7 +599,7 @@ class WhisperEngine:
         those that the vocabulary, which may be cut, cannot write."""
         tokenizer = self._tokenizer(transcript.language, request.task)
         tokens = self._encoded(transcript.text)
-        model = self._model_for(transcript.language, request.task, tokens)
+        model = self._model_for(transcript.language, request.task, ())
         room = POSITIONS - len(tokenizer.sot_sequence) - 2
         written = {name: self._encoded(text) for name, text in others.items()}
         written = {name: own for name, own in written.items() if 0 < len(own) <= room and model.knows(own)}

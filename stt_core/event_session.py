@@ -14,7 +14,7 @@ order of the audio. Each sample is accounted for: it is in a `final`, cancelled,
 Positions are samples of the session's audio at 16 kHz; the wire has milliseconds of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from stt_core.audio import SAMPLE_RATE, AudioFormat, Samples
@@ -299,7 +299,7 @@ class EventSession(Session):
             self._wants_partials = vocabulary.partials
         if vocabulary.phrases is not None:
             try:
-                self._book = phrase_book(tuple(vocabulary.phrases)) if vocabulary.phrases else None
+                self._book = self._book_of(vocabulary.phrases)
             except PhraseError as error:
                 yield Send(error_message("bad_message", str(error), close=False))
         alternatives = self._book.alternatives if self._book is not None else None
@@ -307,6 +307,12 @@ class EventSession(Session):
         if decoding != self.decoding:
             self.decoding = decoding
             yield from self._withdraw_guess()  # it was decoded as before
+
+    def _book_of(self, phrases: Sequence[str]) -> PhraseBook | None:
+        """The book of these phrases; the one that is there if it has them, for a guess that asked about it is good."""
+        if self._book is not None and self._book.phrases == tuple(dict.fromkeys(phrases)):
+            return self._book
+        return phrase_book(tuple(phrases)) if phrases else None
 
     def _flush(self, name: str | None) -> Iterator[Action]:
         yield from self._tell_unheard()

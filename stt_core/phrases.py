@@ -19,6 +19,8 @@ Where the text is not sure, the model is asked how likely it finds each of the n
     score = score + AUDIO_WEIGHT * (AUDIO_USUAL + mean log probability of the phrase's tokens)
 
 That tells more than either alone: what is written wrong but heard right is accepted, and what only looks alike is not.
+Where the model cannot write what the text comes nearest to, or nobody asked it, the text decides alone: what the audio
+says about the others is no measure then.
 
 Of many phrases, only those are compared in full that share the most sounds, and pairs of sounds, with the
 utterance. `docs/phrases.md` tells what that loses (nothing that would be accepted), and all other measurements.
@@ -37,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stt_core import korean
-from stt_core.alternatives import put_in_place
+from stt_core.alternatives import put_in_place, writings
 from stt_core.errors import SttError
 from stt_core.scoring import ENGLISH_ONES, ENGLISH_TENS, english_number
 
@@ -313,21 +315,26 @@ class PhraseBook:
         """The phrase that an utterance comes nearest to; None if none has a sound in common with it.
 
         Args:
-            heard: how likely the model finds the `alternatives`, as far as it was asked: mean log probabilities.
+            heard: how likely the model finds the `alternatives`, as far as it was asked: mean log probabilities, by
+                their names.
         """
         found = self._ranked(text)
         if not found:
             return None
-        scores = {one.phrase: _with_audio(one.score, heard.get(one.phrase)) for one in found}
+        likely = _likely(found, heard)
+        scores = {one.phrase: _with_audio(one.score, likely.get(one.phrase)) for one in found}
         found.sort(key=lambda one: -scores[one.phrase])
         best = found[0]
         for other in found:
             if other.holds(best) and scores[other.phrase] >= best.score - LONGER:
                 best = other
-        rival = next((one for one in found if one is not best and not best.holds(one)), None)
+        rivals = [one for one in found if one is not best and not best.holds(one)]
+        rival = rivals[0] if rivals else None
         score, next_score = scores[best.phrase], scores[rival.phrase] if rival else 0.0
-        by_audio = best.phrase in heard
-        clear = score - next_score >= (AUDIO_MARGIN if by_audio else self._margin) or score == 1 > next_score
+        by_audio = best.phrase in likely
+        # What was not asked about has to be ahead by the text as well: the audio may only have taken from its rivals.
+        bar = next_score if by_audio else max([next_score, *(one.score for one in rivals)])
+        clear = score - bar >= (AUDIO_MARGIN if by_audio else self._margin) or score == 1 > bar
         return Match(
             best.phrase,
             _bounded(score),
@@ -337,13 +344,15 @@ class PhraseBook:
         )
 
     def alternatives(self, text: str) -> dict[str, str]:
-        """The phrases about which the audio should be asked, each with the text that has it in its place: those that
-        come nearest, as far as the audio can make them acceptable; none where the text alone is sure."""
+        """What the audio should be asked about: the `writings` of the phrases that come nearest, as far as the audio
+        can make them acceptable, each with the text that has it in its place; none where the text alone is sure."""
         match = self.match(text)
         if match is None or (match.accepted and match.score >= SURE):
             return {}
         least = self._threshold - AUDIO_WEIGHT * AUDIO_USUAL
-        return {phrase: put_in_place(phrase, text) for phrase, score in self.nearest(text)[:ASKED] if score >= least}
+        near = [phrase for phrase, score in self.nearest(text)[:ASKED] if score >= least]
+        texts = [{put_in_place(writing, text): writing for writing in writings(phrase)} for phrase in near]
+        return {writing: other for own in texts for other, writing in own.items()}
 
     def nearest(self, text: str) -> list[tuple[str, float]]:
         """The phrases that have a sound in common with an utterance, with their scores by the text, best first."""
@@ -387,6 +396,14 @@ class PhraseBook:
             letters, starts, ends = self._letters.search(line, rows)
             metaphone, _, _ = self._metaphone.search(METAPHONE.line(text), rows)
             yield from self._letters.found(text, rows, (letters + metaphone) / 2, starts, ends)
+
+
+def _likely(found: Sequence[_Found], heard: Mapping[str, float]) -> dict[str, float]:
+    """How likely the model finds each phrase that it was asked about, in the likeliest writing; nothing if it was not
+    asked about what comes nearest by the text."""
+    asked = {one.phrase: [heard[writing] for writing in writings(one.phrase) if writing in heard] for one in found}
+    likely = {phrase: max(own) for phrase, own in asked.items() if own}
+    return likely if all(one.phrase in likely for one in found if one.score == found[0].score) else {}
 
 
 def _with_audio(score: float, avg_logprob: float | None) -> float:

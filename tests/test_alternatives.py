@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stt_core.alternatives import avg_logprob, place, put_in_place
+from stt_core.alternatives import avg_logprob, place, put_in_place, writings
 
 TOKENS = st.lists(st.integers(0, 3), max_size=8)
 
@@ -58,6 +58,48 @@ def test_any_phrase_has_a_place_in_any_text(phrase, text):
 
     assert 0 <= start <= end <= len(text)
     assert together.startswith(text[:start]) and together.endswith(text[end:])
+
+
+@pytest.mark.parametrize(
+    ("phrase", "written"),
+    [
+        ("청개구리", ["청개구리"]),
+        ("“청개구리!”", ["청개구리"]),
+        ("청개구리 🐸", ["청개구리"]),
+        ("문 ❤️ 열어", ["문 ❤️ 열어", "문 열어"]),
+        ("Open, please!", ["Open, please", "open please"]),
+        ("OPEN_THE_DOOR", ["OPEN_THE_DOOR", "open the door"]),
+        ("I'm at 1,000", ["I'm at 1,000", "i'm at 1,000"]),
+        ("Twenty-one...", ["Twenty-one", "twenty-one"]),
+        ("A.I.", ["A.I", "a.i"]),
+        ("\u1106\u116e\u11ab", ["문"]),  # decomposed
+        ("पानी", ["पानी"]),  # ends in a vowel sign, which is no letter
+        ("🐸", ["🐸"]),
+    ],
+)
+def test_a_phrase_is_written_as_in_a_sentence(phrase, written):
+    assert written == list(writings(phrase))
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_any_phrase_has_one_or_two_writings(phrase):
+    own, *plain = writings(phrase)
+
+    assert own and all(plain) and len(plain) <= 1
+    assert [own] == [*writings(own)][:1]
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text", "together"),
+    [
+        ("open it", "Opan it.", "Open it."),
+        ("npc", "Talk to the NBC.", "Talk to the NPC."),
+        ("kim", "K!", "Kim!"),
+        ("Eldrin", "Talk to eldren.", "Talk to Eldrin."),
+    ],
+)
+def test_a_phrase_has_the_capitals_of_its_place(phrase, text, together):
+    assert together == put_in_place(phrase, text)
 
 
 def test_no_place_is_looked_for_where_that_would_take_long():

@@ -113,8 +113,17 @@ class Scripted:
         self.encoded: list[int] = []  # frames
         self.calls: list[SimpleNamespace] = []
         self.aligned: list[list[str]] = []
+        self.attended: list[int] = []  # states
         self.align_error: Exception | None = None
         self.tokenizer = toy_tokenizer()
+        self.kept: list[int] | None = None  # of a cut vocabulary
+
+    def _tokens(self, text):
+        ids = self.tokenizer.encode(text).ids
+        return ids if self.kept is None else [self.kept.index(i) for i in ids]
+
+    def _text(self, tokens):
+        return self.tokenizer.decode([i if self.kept is None else self.kept[i] for i in tokens], False)
 
     def encode(self, features, to_cpu):
         import ctranslate2
@@ -124,10 +133,10 @@ class Scripted:
         return ctranslate2.StorageView.from_array(np.zeros((batch, frames // 2, 4), np.float32))
 
     def generate(self, memories, prompts, **options):
-        self.calls.append(SimpleNamespace(prompts=[self.tokenizer.decode(p, False) for p in prompts], **options))
+        self.calls.append(SimpleNamespace(prompts=[self._text(prompt) for prompt in prompts], **options))
         return [
             SimpleNamespace(
-                sequences_ids=[self.tokenizer.encode(f" {text}").ids],
+                sequences_ids=[self._tokens(f" {text}")],
                 scores=[self.score],
                 no_speech_prob=self.no_speech_prob,
             )
@@ -138,7 +147,8 @@ class Scripted:
         """Every token takes as long as any other, and is as likely as the text has it: "2" is 0.2."""
         if self.align_error:
             raise self.align_error
-        self.aligned.append([self.tokenizer.decode(tokens, False).strip() for tokens in texts])
+        self.aligned.append([self._text(tokens).strip() for tokens in texts])
+        self.attended.append(np.array(memory).shape[1])
         return [
             SimpleNamespace(alignments=self._path(tokens, number), text_token_probs=[self._likely(i) for i in tokens])
             for tokens, number in zip(texts, frames if isinstance(frames, list) else [frames], strict=True)
@@ -149,25 +159,39 @@ class Scripted:
         return [(state * (len(tokens) + 1) // states, state) for state in range(states)]
 
     def _likely(self, token):
-        character = self.tokenizer.decode([token])
+        character = self._text([token])
         return int(character) / 10 if character.isdigit() else 0.5
 
 
 class ScriptedEngine(WhisperEngine):
-    def __init__(self, *script: list[str], is_multilingual: bool = True, guards=GUARDS) -> None:
-        super().__init__("scripted", device="cpu", guards=guards)
+    """`without`: the letters that were cut from the vocabulary of English."""
+
+    def __init__(self, *script: list[str], is_multilingual: bool = True, guards=GUARDS, without: str = "") -> None:
+        super().__init__("scripted", languages=("en",) if without else (), device="cpu", guards=guards)
         self.scripted = Scripted(*script, is_multilingual=is_multilingual)
+        self.without = without
+        self.loads = 0
         self.load()
         self.scripted.encoded.clear()  # the silence
 
     def fetch(self, on_progress=None):
         return Path()
 
+    def _load_cut(self):
+        if not self.without:
+            return None
+        vocabulary = self.scripted.tokenizer.get_vocab()
+        self.scripted.kept = sorted(i for token, i in vocabulary.items() if token not in self.without)
+        return self._load(Path(), np.array(self.scripted.kept))
+
     def _load(self, folder, kept=None):
+        self.loads += 1
+
         def mel(samples, padding):
             return np.zeros((80, len(samples) // 160), np.float32)
 
-        return _Model(SimpleNamespace(model=self.scripted, hf_tokenizer=self.scripted.tokenizer, feature_extractor=mel))
+        whisper = SimpleNamespace(model=self.scripted, hf_tokenizer=self.scripted.tokenizer, feature_extractor=mel)
+        return _Model(whisper, kept)
 
 
 def test_what_runs_in_a_circle_is_decoded_again_behind_more_silence():
@@ -441,6 +465,55 @@ def test_what_is_in_doubt_is_asked_about_after_its_second_look():
     assert ("looped", {}) == (first.doubt, first.heard)
     [second] = engine.transcribe([asking(tone(1), {"two": "go 2"}, first=first)])
     assert ("go 9", {"two"}) == (second.text, set(second.heard))
+
+
+def test_a_second_look_is_asked_about_with_what_it_heard():
+    engine = ScriptedEngine(["go 9"])
+    first = Transcript("go left, go left, go left", "en", -0.1, 0.0, doubt="looped")
+
+    [second] = engine.transcribe([asking(tone(1), {"two": "go 2"}, first=first)])
+
+    assert {"two"} == set(second.heard)
+    assert ([SECOND_LOOK_FRAMES], [200]) == (engine.scripted.encoded, engine.scripted.attended)
+
+
+def test_nothing_is_encoded_only_to_ask_about_it():
+    engine = ScriptedEngine(["go to the castle"], ["and open the gate"])
+    first = Transcript("go now", "en", -0.1, 0.0, doubt="sparse")
+
+    [second] = engine.transcribe([asking(tone(6), {"two": "go 2"}, first=first)])
+
+    assert ("go to the castle and open the gate", {}) == (second.text, second.heard)
+    assert [] == engine.scripted.aligned
+
+
+def test_the_silence_that_ends_a_text_is_not_looked_through_for_alternatives():
+    engine = ScriptedEngine(["go 9"], ["the quick brown fox jumps over the lazy dog"])
+
+    engine.transcribe([asking(tone(1), {"two": "go 2"})])
+    engine.transcribe([asking(tone(10), {"two": "go 2"})])
+
+    assert [200, 525] == engine.scripted.attended
+
+
+def test_what_a_cut_vocabulary_cannot_write_is_left_to_the_text():
+    engine = ScriptedEngine(["go 9"], without="z")
+
+    [transcript] = engine.transcribe([asking(tone(1), {"maze": "go maze", "two": "go 2"})])
+
+    assert {"two": np.log(0.2)} == pytest.approx(dict(transcript.heard))
+    assert ([["go 2"]], 1) == (engine.scripted.aligned, engine.loads)
+
+
+def test_the_whole_model_is_never_loaded_to_ask_about_phrases():
+    engine = ScriptedEngine(["go 9"], without="z")
+    first = Transcript("z", "en", -0.95, 0.0, doubt="weak")  # what the cut model wrote letter by letter
+    engine.scripted.score = -3.0
+
+    transcripts = engine.transcribe([asking(tone(1), {"two": "go 2"}, first=first)])
+
+    assert ["z"] == [one.text for one in transcripts]
+    assert ([["go 2"]], 1) == (engine.scripted.aligned, engine.loads)
 
 
 @pytest.mark.parametrize("text", ["", " ", "go " * 300])
@@ -880,6 +953,31 @@ def test_asking_changes_no_text(engine: WhisperEngine) -> None:
     plain = [transcript.text for transcript in engine.transcribe([request(clip) for clip in said])]
 
     assert plain == [transcript.text for transcript in engine.transcribe([with_alternatives(clip) for clip in said])]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    "phrases",
+    [
+        ["sword", "bow"],
+        ["Sword!", "Bow!"],
+        ["SWORD", "BOW"],
+        ["🗡 sword", "🏹 bow"],
+        ["Pick Up The Sword!", "Pick Up The Bow!"],
+        ["PICK_UP_THE_SWORD", "PICK_UP_THE_BOW"],
+        ["pick, up, the sword.", "pick, up, the bow."],
+    ],
+)
+def test_a_phrase_is_heard_whatever_its_capitals_and_marks(engine: WhisperEngine, phrases) -> None:
+    written = "Pick up the sort."
+    [clip] = [clip for clip in clips("en") if clip.id == "pick_up_the_sword"]
+    book, [memory] = PhraseBook(phrases), engine._memories([request(clip)])
+    others = book.alternatives(written)
+
+    match = book.match(written, engine._heard(request(clip), Transcript(written, "en"), others, memory))
+
+    assert len(others) <= 6
+    assert (phrases[0], True, True) == (match.phrase, match.by_audio, match.accepted)
 
 
 @pytest.mark.model

@@ -820,6 +820,13 @@ def test_partials_are_off_until_they_are_asked_for():
     assert [] == Talk(wait=True).tell("start", partials=True).tell("configure", partials=False).hear(LONG_WORD).asked
 
 
+def test_a_partial_tells_how_sure_the_detector_is():
+    talk = Talk(wait=True).tell("start", partials=True).hear(LONG_WORD)
+
+    [asked] = talk.asked
+    assert asked.draft and asked.vad_ratio is not None and 0.5 < asked.vad_ratio <= 1
+
+
 def test_partials_show_the_whole_text_and_which_beginning_of_it_is_stable():
     talk = drafted(Talk(wait=True).tell("start", partials=True), "문을", "문을 열어", "문을 열어 줘")
 

@@ -180,6 +180,17 @@ def test_a_guess_that_asked_about_other_phrases_is_withdrawn() -> None:
     assert [Withdraw(guess.number)] == list(session.receive_text('{"type":"configure","phrases":["오른쪽"]}'))
 
 
+@pytest.mark.parametrize("again", ['["왼쪽","오른쪽"]', '["왼쪽","오른쪽","왼쪽"]'])
+def test_a_guess_stays_where_the_same_phrases_come_again(again: str) -> None:
+    session = events()
+    list(session.receive_text('{"type":"start","phrases":["왼쪽","오른쪽"]}'))
+    [guess] = [a for a in session.receive_bytes(s16le(tone(0.5), silence(0.3))) if isinstance(a, Transcribe)]
+    phrase_book.cache_clear()  # as by what other sessions expect
+
+    assert [] == list(session.receive_text(f'{{"type":"configure","phrases":{again}}}'))
+    assert [Withdraw(guess.number)] == list(session.receive_text('{"type":"configure","phrases":["오른쪽","왼쪽"]}'))
+
+
 def test_plain_mode_asks_the_audio_as_well() -> None:
     book = phrase_book(("불 마법", "풀 마법"))
     session = PlainSession(AudioFormat(), EnergyVad(), EndpointingOptions(), phrases=book)
@@ -194,7 +205,7 @@ def test_plain_mode_asks_the_audio_as_well() -> None:
 def test_plain_phrases_are_not_those_of_json_mode() -> None:
     plain = PlainSession(AudioFormat(), EnergyVad(), EndpointingOptions(), phrases=phrase_book(("왼쪽",)))
     session, _ = EventSession.taking_over(plain, READY)
-    list(session.receive_text('{"type":"start"}'))
+    list(session.receive_text('{"type":"keepalive"}'))
 
     [request] = requests([*session.receive_bytes(WORD), *session.receive_text('{"type":"flush"}')])
     assert request.alternatives is None
