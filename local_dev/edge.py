@@ -2,13 +2,15 @@
 
 What a client can do to a server before the app hears of it is decided here: how long it may take, how much it may
 send, how little it may read. Stock uvicorn bounds none of that for WebSockets, so its two protocol classes are
-extended, in three places:
+extended, in four places:
 
 - Parsers. `_Requests` (HTTP) and `_Frames` (WebSocket) refuse while they parse. A flood of frames ends inside the
   parser: neither its events nor its messages are ever made, and other clients do not wait for them.
 - Deadlines. Every connection is looked at once a second (`_Watched.check`): a request that is not complete in time,
   or bytes that the client does not take, end with `transport.abort()`. Closing is not enough, because a transport
   closes only when its buffer is empty, which the client decides. The app may abort too: `scope["extensions"]`.
+- Last words. Who is refused in the middle of sending is ignored for a moment before the socket is closed
+  (`_Watched.linger`), so that the refusal arrives.
 - Leaving. A signal lets the app finish what it has begun (`drain`) before uvicorn closes the sockets, and a second
   signal, or `exit_timeout_s`, ends the process whatever its threads do.
 
@@ -82,8 +84,8 @@ class EdgeLimits:
     ping_interval_s: float = 5.0
     ping_timeout_s: float = 25.0  # of hearing nothing at all; a network that stalls for 20 s is forgiven
     close_timeout_s: float = 5.0  # for the client's answer to a close frame
-    linger_s: float = 2.0  # after a fault, so that its close code arrives
-    linger_bytes: int = 4 * 1024 * 1024
+    linger_s: float = 2.0  # after a refusal, so that it arrives
+    linger_bytes: int = 64 * 1024 * 1024
     drain_timeout_s: float = 6.0  # for the open utterances, when the server is told to stop
     shutdown_timeout_s: int = 2  # for the connections after that
     exit_timeout_s: float = 9.5  # for everything
@@ -213,7 +215,10 @@ class _Watched:
     """A connection with deadlines. It is aborted when its client misses one."""
 
     transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
     limits: EdgeLimits
+    _lingering = False  # the client has its last answer
+    _ignored_bytes = 0  # that came after it
     _deadline_s: float | None = None  # for what the client must send next, in monotonic time
     _untaken_since_s: float | None = None  # bytes for the client are waiting
 
@@ -234,7 +239,41 @@ class _Watched:
     def refuse(self, answer: bytes) -> None:
         """Answer instead of the app, and close."""
         self.transport.write(answer)
-        self.transport.close()
+        self.linger()
+
+    def linger(self) -> asyncio.TimerHandle:
+        """Close once the client has stopped sending, or in a moment.
+
+        To close at once, with data unread, would reset the connection. That takes with it what the network still holds
+        of the answer and, on Windows, all that the client has not read yet.
+        """
+        self._lingering = True
+        if self.transport.can_write_eof():  # not with TLS
+            self.transport.write_eof()
+        self.transport.resume_reading()
+        return self.loop.call_later(self.limits.linger_s, self.transport.close)
+
+    def ignore(self, data: bytes) -> None:
+        self._ignored_bytes += len(data)
+        if self._ignored_bytes > self.limits.linger_bytes:
+            self.transport.abort()
+
+
+class _LingeringTransport:
+    """What uvicorn answers a request through: its `close` waits for a client that is still sending the body."""
+
+    def __init__(self, connection: "HttpProtocol") -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+
+    def is_closing(self) -> bool:
+        return self._connection.transport.is_closing()
+
+    def close(self) -> None:
+        if self._connection.conn.their_state is h11.SEND_BODY:
+            self._connection.linger()
+        else:
+            self._connection.transport.close()
 
 
 class HttpProtocol(_Watched, H11Protocol):
@@ -261,12 +300,22 @@ class HttpProtocol(_Watched, H11Protocol):
                 socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes
             )
         transport.max_size = RECEIVE_BYTES  # type: ignore[attr-defined]
+        self._answers = cast(asyncio.Transport, _LingeringTransport(self))
         self._set_deadline()
         if len(self.connections) > self.limits.max_connections:
-            self.refuse(refusal(503, "The server has too many connections. Try again in a moment."))
+            transport.write(refusal(503, "The server has too many connections. Try again in a moment."))
+            transport.close()  # who is too many gets no moment more
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            self.ignore(data)
+        else:
+            super().data_received(data)
 
     def handle_events(self) -> None:
         super().handle_events()
+        if self.cycle:  # made just now or before; the app is not called before the next turn of the loop
+            self.cycle.transport = self._answers
         self._set_deadline()
 
     def _set_deadline(self) -> None:
@@ -305,8 +354,6 @@ class SocketProtocol(_Watched, WebSocketsSansIOProtocol):
         self.conn = _Frames(config.limits)
         self._early = b""  # sent before the handshake was answered
         self._heard_s = self.loop.time()
-        self._failed = False
-        self._ignored_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -314,8 +361,8 @@ class SocketProtocol(_Watched, WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_s = self.loop.time()
-        if self._failed:
-            self._ignore(data)
+        if self._lingering:
+            self.ignore(data)
         elif self.handshake_initiated and not self.handshake_complete:  # to answer now would be before the 101
             self._early += data
             self.transport.pause_reading()
@@ -336,7 +383,7 @@ class SocketProtocol(_Watched, WebSocketsSansIOProtocol):
         return await super().receive()
 
     async def send(self, message: Any) -> None:
-        if self._failed:
+        if self._lingering:
             raise ClientDisconnected
         await super().send(message)
         if self.close_sent:  # a refusal that the app worded itself is an answer, too
@@ -349,29 +396,16 @@ class SocketProtocol(_Watched, WebSocketsSansIOProtocol):
                 self.data_received(early)
 
     def handle_parser_exception(self) -> None:
-        """Close for a fault of the client's.
-
-        To close at once, with data unread, would reset the connection, and Windows then drops the close code with
-        everything else that has not been read. So what still comes is ignored for a moment.
-        """
+        """Close for a fault of the client's."""
         if self.close_timer is not None:  # it is closing already
             return
         close = self.conn.close_sent
         assert close is not None
         logger.info("A client was cut off: %d %s.", close.code, close.reason)
-        self._failed = True
         self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(self.limits.linger_s, self.transport.close)
-
-    def _ignore(self, data: bytes) -> None:
-        self._ignored_bytes += len(data)
-        if self._ignored_bytes > self.limits.linger_bytes:
-            self.transport.abort()
+        self.close_timer = self.linger()
 
     def keepalive_timeout(self) -> None:
         """A pong waits behind the audio in a slow network; whoever is heard at all is there."""

@@ -20,7 +20,7 @@ from echo_server import echo
 from servers import REPOSITORY, STOP_S, Address, environment, wait_until
 from websockets.frames import apply_mask
 
-from local_dev.edge import Config, EdgeLimits, Server, SocketProtocol, SparingFilter
+from local_dev.edge import Config, EdgeLimits, HttpProtocol, Server, SocketProtocol, SparingFilter
 
 ANSWER_S = 20.0
 TEXT, BINARY, CLOSE, PING, PONG, CONT = 1, 2, 8, 9, 10, 0
@@ -560,6 +560,45 @@ def test_a_body_in_chunks_of_any_reasonable_size_is_taken(server):
         client.send((b"400\r\n" + bytes(1024) + b"\r\n") * 20_000 + b"0\r\n\r\n")
 
         assert 200 == client.status()
+
+
+async def refuse_unread(scope, receive, send):
+    if scope["type"] == "http":
+        headers = [(b"content-length", b"8"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": b"too long"})
+    else:
+        await echo(scope, receive, send)
+
+
+UPLOAD = request("/upload", "Content-Length: 1000000000", method="POST", upgrade=False)
+
+
+def test_what_comes_after_the_refusal_of_a_body_is_read_for_a_moment():
+    """A connection that is closed with data unread is reset, and the answer may be lost with it."""
+    with running(EdgeLimits(linger_s=60, keep_alive_s=60), refuse_unread) as server, Raw(server) as client:
+        client.socket.sendall(UPLOAD + bytes(1000))
+        assert (413, b"too long") == (client.status(), client.rest())
+        client.socket.sendall(bytes(10_000_000))
+        assert 413 == server.status("/healthz")
+        assert any(isinstance(each, HttpProtocol) for each in server.uvicorn.server_state.connections)
+        client.socket.close()
+        wait_until(lambda: not server.uvicorn.server_state.connections, "the connection to be closed")
+
+
+def test_who_never_stops_after_the_refusal_is_cut_off():
+    with running(EdgeLimits(linger_s=60, keep_alive_s=60), refuse_unread) as server, Raw(server) as client:
+        client.socket.sendall(UPLOAD)
+        assert (413, b"too long") == (client.status(), client.rest())
+        with pytest.raises(ConnectionError):
+            client.socket.sendall(bytes(10**8))
+
+
+def test_who_only_waits_after_the_refusal_is_let_go():
+    with running(QUICK, refuse_unread) as server, Raw(server) as client:
+        client.socket.sendall(UPLOAD)
+        assert (413, b"too long") == (client.status(), client.rest())
+        wait_until(lambda: not server.uvicorn.server_state.connections, "the connection to be closed")
 
 
 def test_offers_of_compression_and_subprotocols_are_not_taken_up(server):
