@@ -25,6 +25,10 @@ by tens of milliseconds, the figures are the client's as much as the server's, a
 
 In the table "lost" are utterances without an answer and sessions turned away, "CPU" the server's and "client" the load
 generator's cores, "MiB" the server's resident memory, "late" the client's worst lateness of a frame.
+
+The profile counts by `stt_cpu_seconds` of `/metrics`: "audio" is from bytes to utterances, "model" what surrounds the
+network (spectrograms, tokens, text), "network" the rest of the event loop's thread, "decoding" the rest of the process,
+most of it CTranslate2. Only Linux tells of the event loop's thread; elsewhere it counts as decoding.
 """
 
 import asyncio
@@ -331,12 +335,12 @@ def run_load_bench(
         Progress(console=console) as progress,
     ):
         load = Load(server, token, mode, sounds, frame_ms)
-        asyncio.run(_step(load, server, 1, EVERY_S if mode == "ptt" else 3 * EVERY_S, random.Random(seed)))  # warm up
+        asyncio.run(_step(load, server, token, 1, EVERY_S if mode == "ptt" else 3 * EVERY_S, random.Random(seed)))
         idle = server.usage()
         mib_per_session = asyncio.run(load.crowd_mib(*crowd))
         task = progress.add_task("players", total=len(sessions))
         for count in sessions:
-            steps.append(asyncio.run(_step(load, server, count, seconds, drawn)))
+            steps.append(asyncio.run(_step(load, server, token, count, seconds, drawn)))
             progress.advance(task)
             if len(steps) >= 2 and not _is_held(steps[-1]) and not _is_held(steps[-2]):
                 break
@@ -351,11 +355,13 @@ def run_load_bench(
     _plot_load(axes, steps, mode)
     about = (__doc__ or "").partition("\n\n")[2]
     title = f"Players on one server, {'push-to-talk' if mode == 'ptt' else 'open microphones'}"
-    write_report(out, f"load_{mode}", title, about, result, [_load_sheet(result, title)], figure, console)
+    write_report(out, f"load_{mode}", title, about, result, _load_sheets(result, title), figure, console)
     return 0
 
 
-async def _step(load: Load, server: Server, count: int, seconds: float, drawn: random.Random) -> dict[str, Any]:
+async def _step(
+    load: Load, server: Server, token: str | None, count: int, seconds: float, drawn: random.Random
+) -> dict[str, Any]:
     heard = Heard()
     start_s = clock() + min(3.0, 0.5 + count / 50)  # time to connect
     visits = [
@@ -363,14 +369,17 @@ async def _step(load: Load, server: Server, count: int, seconds: float, drawn: r
     ]
     await asyncio.sleep(start_s - clock())
     before, own_before, since_s = server.usage(), time.process_time(), clock()
+    profile_before = await asyncio.to_thread(server.profile, token)
     await asyncio.sleep(start_s + seconds - clock())
     after, own_after, took_s = server.usage(), time.process_time(), clock() - since_s
+    profile = await asyncio.to_thread(server.profile, token)
     await asyncio.gather(*visits)
     return {
         "sessions": count,
         "cpu_cores": round((after.cpu_s - before.cpu_s) / took_s, 3) if before and after else None,
         "client_cpu_cores": round((own_after - own_before) / took_s, 3),
         "rss_mib": round(after.rss_mib, 1) if after else None,
+        **(profile.since(profile_before, took_s) if profile and profile_before else {}),
         **summary(heard),
         "answers": answers_from(start_s, heard),
     }
@@ -427,7 +436,7 @@ def load_settings(
     }
 
 
-def _load_sheet(result: dict[str, Any], title: str) -> Sheet:
+def _load_sheets(result: dict[str, Any], title: str) -> list[Sheet]:
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
@@ -452,7 +461,25 @@ def _load_sheet(result: dict[str, Any], title: str) -> Sheet:
     # Lost: unanswered or turned away. CPU in cores, the client's beside the server's. Late: the client's worst frame.
     columns = ["sessions", "n", "p50", "p95", "lost", "CER", "CPU", "MiB", "client", "late"]
     held = f"{title}: {result['sessions_held']}{more} held at p95 ≤ {LIMIT_S:.0f} s{memory}"
-    return Sheet(held, columns, rows)
+    sheets = [Sheet(held, columns, rows)]
+    profiled = [step for step in result["steps"] if "cores" in step]
+    if profiled:
+        work, kinds = list(profiled[0]["cores"]), list(profiled[0]["requests"])
+        sheets.append(
+            Sheet(
+                "Where the server's processor time went, in cores, and how often the model was asked, by priority",
+                ["sessions", *work, *kinds],
+                [
+                    [
+                        str(step["sessions"]),
+                        *(f"{step['cores'][name]:.2f}" for name in work),
+                        *(str(step["requests"][name]) for name in kinds),
+                    ]
+                    for step in profiled
+                ],
+            )
+        )
+    return sheets
 
 
 def _plot_load(axes: Sequence[Any], steps: Sequence[dict[str, Any]], mode: Mode) -> None:

@@ -30,6 +30,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """What a server's processor time went into so far, in seconds, and what was asked of the model, by priority."""
+
+    cpu_s: dict[str, float]
+    requests: dict[str, int]
+
+    def since(self, before: "Profile", seconds: float) -> dict[str, dict[str, float]]:
+        """Cores by work, and requests."""
+        return {
+            "cores": {work: round((cpu_s - before.cpu_s[work]) / seconds, 3) for work, cpu_s in self.cpu_s.items()},
+            "requests": {kind: count - before.requests[kind] for kind, count in self.requests.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     url: str  # of its WebSocket
     pid: int | None  # None: it runs elsewhere, so what it uses cannot be seen
@@ -49,6 +64,29 @@ class Server:
         except psutil.NoSuchProcess:
             return None
         return Usage(cpu_s, rss_bytes / MIB)
+
+    def profile(self, token: str | None = None) -> Profile | None:
+        """Of `/metrics`, and of the thread that runs the event loop; None if the server's process cannot be seen."""
+        usage = self.usage()
+        if usage is None:
+            return None
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(_http(self.url) + "/metrics", headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            text = response.read().decode()
+        work: dict[str, float] = {}
+        requests: dict[str, int] = {}
+        for family in extra("prometheus_client.parser").text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "stt_cpu_seconds_total" and sample.labels["work"] != "other":
+                    work[sample.labels["work"]] = sample.value
+                elif sample.name == "stt_queue_wait_seconds_count" and sample.labels["priority"] != "other":
+                    requests[sample.labels["priority"]] = int(sample.value)
+        threads = extra("psutil").Process(self.pid).threads()
+        [loop_s] = [each.user_time + each.system_time for each in threads if each.id == self.pid] or [0.0]
+        work["network"] = max(0.0, loop_s - work["audio"] - work["detector"])
+        work["decoding"] = max(0.0, usage.cpu_s - sum(work.values()))
+        return Profile(work, requests)
 
 
 def extra(package: str) -> Any:
@@ -108,7 +146,7 @@ def server_under_test(
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
-    address = url.replace("ws", "http", 1).partition("?")[0].removesuffix("/ws/audio") + "/readyz"
+    address = _http(url) + "/readyz"
     deadline_s = time.monotonic() + START_S
     while not _answers(address):
         if process and log and process.poll() is not None:
@@ -117,6 +155,11 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes] | None, log: Pa
         if time.monotonic() > deadline_s:
             raise SttError(f"The server at {url} was not ready within {START_S:.0f} s.")
         time.sleep(0.2)
+
+
+def _http(url: str) -> str:
+    """Of the server whose WebSocket is at `url`."""
+    return url.replace("ws", "http", 1).partition("?")[0].removesuffix("/ws/audio")
 
 
 def _answers(address: str) -> bool:

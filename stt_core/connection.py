@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -465,8 +465,17 @@ class Connection:
         if self._checkup and data and self._checkup.push(data, self._session.audio_format, arrived_s):
             self._examine(None, whole=False)
         if len(data) <= THREAD_BYTES:
-            return self._session.receive_bytes(data)
-        return await anyio.to_thread.run_sync(lambda: list(self._session.receive_bytes(data)))
+            return self._hear(data)
+        return await anyio.to_thread.run_sync(lambda: list(self._hear(data)))
+
+    def _hear(self, data: bytes) -> Iterator[Action]:
+        actions = iter(self._session.receive_bytes(data))
+        while True:
+            with self._server.metrics.work("audio"):
+                action = next(actions, None)
+            if action is None:
+                return
+            yield action
 
     def _keep(self, data: bytes | str, arrived_s: float) -> None:
         """For debug recordings."""
@@ -579,7 +588,11 @@ class Connection:
                 self._checkup.next_utterance()
 
     async def _look(self, look: Callable[[], list[Finding]], utterance: int | None) -> None:
-        self._send_event.send_nowait(_Found(await anyio.to_thread.run_sync(look), utterance))
+        def counted() -> list[Finding]:
+            with self._server.metrics.work("doctor"):
+                return look()
+
+        self._send_event.send_nowait(_Found(await anyio.to_thread.run_sync(counted), utterance))
 
     def _complain(self, findings: list[Finding], utterance: int | None) -> Iterable[Action]:
         """Say what is wrong with the audio: JSON clients in a message, all others in the log, once a session.

@@ -5,7 +5,10 @@ nearly all of its values are there from the start, at zero: whatever clients sen
 and a rate is not missing until the first time. A value outside of its set counts as `other`.
 """
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, TypeVar, get_args
 
 from prometheus_client import (
@@ -33,6 +36,7 @@ EndReason = Literal["endpoint", "flush", "idle", "max_length", "message", "end",
 EndedBy = Literal["flush", "endpoint"]
 Fallback = Literal["looped", "weak", "sparse", "whole_model"]
 Refusal = Literal[ErrorCode, "forbidden_origin", "forbidden_host"]
+Work = Literal["audio", "detector", "doctor", "model"]
 PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 STATUSES = ("200", "400", "401", "403", "404", "405", "408", "413", "415", "429", "500", "503")
 
@@ -50,6 +54,12 @@ class _Closed(dict[str, MetricT]):
 
     def __missing__(self, value: str) -> MetricT:
         return self[OTHER]
+
+
+class _Within(threading.local):
+    """Processor time of this thread that has been counted already."""
+
+    counted_s = 0.0
 
 
 class _Fallbacks(Collector):
@@ -119,6 +129,13 @@ class Metrics:
             registry=registry,
         )
         registry.register(_Fallbacks(fallbacks))
+        self._work = self._counters(
+            "stt_cpu_seconds",
+            "Processor time: of bytes until they are utterances, without the detector; of the detector; of the audio "
+            "doctor; of the model's input and output. What remains of the process is the model itself and the network.",
+            work=get_args(Work),
+        )
+        self._within = _Within()
         self._errors = self._counters("stt_errors", "Errors that clients were told.", code=get_args(ErrorCode))
         self._warnings = self._counters("stt_warnings", "Warnings about broken audio.", code=tuple(warning_codes))
         self._http_requests = Counter(
@@ -175,6 +192,18 @@ class Metrics:
         self._transcribed.inc(audio_s)
         if audio_s > 0:
             self._real_time_factor.observe(infer_s / audio_s)
+
+    @contextmanager
+    def work(self, work: Work) -> Iterator[None]:
+        """Count what this thread does, without other work within it."""
+        before_s, self._within.counted_s = self._within.counted_s, 0.0
+        since_s = time.thread_time()
+        try:
+            yield
+        finally:
+            took_s = time.thread_time() - since_s
+            self._work[work].inc(max(0.0, took_s - self._within.counted_s))
+            self._within.counted_s = before_s + took_s
 
     def error(self, code: ErrorCode) -> None:
         """A client was told of an error."""

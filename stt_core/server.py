@@ -11,14 +11,14 @@ import anyio
 import anyio.to_thread
 
 from stt_core import transcription
-from stt_core.audio import SAMPLE_RATE
+from stt_core.audio import SAMPLE_RATE, Samples
 from stt_core.batching import Batcher, Job, Priority
 from stt_core.errors import ModelError, Overloaded, ProtocolError
 from stt_core.metrics import Metrics
 from stt_core.recordings import Recorder
 from stt_core.settings import Settings
 from stt_core.transcription import Engine, Transcript
-from stt_core.vad import SileroVad, Vad
+from stt_core.vad import Probabilities, SileroVad, Vad, VadStream
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Server:
         self._left = anyio.Event()  # set when the last client has left while draining
         self.recorder = Recorder(settings.debug_audio, settings) if settings.debug_audio else None
         self._batches: Batcher[transcription.Request, Transcript] = Batcher(
-            engine.transcribe,
+            self._transcribe,
             workers=engine.workers,
             size=_work_s,
             max_batch_size=engine.max_batch_size,
@@ -116,7 +116,7 @@ class Server:
         async with self._vad_lock:
             if self._vad is None:
                 self._vad = await anyio.to_thread.run_sync(SileroVad)
-            return self._vad
+            return _CountedVad(self._vad, self.metrics)
 
     def admit(self, client: Client, token: str | None = None) -> None:
         """Let a client in, by this token if the server wants one; without it the client may only stay to send it.
@@ -184,6 +184,10 @@ class Server:
         """
         return self._batches.enqueue(request, session=session, priority=priority)
 
+    def _transcribe(self, requests: Sequence[transcription.Request]) -> list[Transcript]:
+        with self.metrics.work("model"):
+            return self.engine.transcribe(requests)
+
     def _load(self) -> None:
         from threadpoolctl import threadpool_limits
 
@@ -205,6 +209,23 @@ class Server:
             self.metrics.queue_wait(job.priority, job.timing.queue_s)
         audio_s = sum(len(job.request.samples) for job in batch) / SAMPLE_RATE
         self.metrics.batch(len(batch), audio_s=audio_s, infer_s=batch[0].timing.infer_s)
+
+
+class _CountedVad:
+    """A detector whose processor time is counted."""
+
+    def __init__(self, vad: Vad, metrics: Metrics) -> None:
+        self._vad = vad
+        self._metrics = metrics
+
+    def stream(self) -> VadStream:
+        stream, metrics = self._vad.stream(), self._metrics
+
+        def rate(windows: Samples) -> Probabilities:
+            with metrics.work("detector"):
+                return stream(windows)
+
+        return rate
 
 
 def _work_s(request: transcription.Request) -> float:

@@ -111,7 +111,7 @@ async def test_workers_share_what_waits() -> None:
         model.may_run.set()
         await asyncio.gather(*tasks)
     assert {1, 2, 3, 4} == {number for batch in model.batches for number in batch}
-    assert 2 == len(model.batches[0])
+    assert [1, 1, 2] == sorted(map(len, model.batches))
 
 
 async def test_no_more_batches_run_at_once_than_there_are_workers() -> None:

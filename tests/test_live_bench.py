@@ -238,3 +238,7 @@ def test_the_load_of_one_player(tmp_path):
     assert (1, 0, 0) == (step["sessions"], step["turned_away"], step["unanswered"])
     assert 0 <= result["mib_per_session"] < 64
     assert 0 < step["cpu_cores"]
+    assert {"audio", "detector", "doctor", "model", "network", "decoding"} == set(step["cores"])
+    assert 0.7 * step["cpu_cores"] < sum(step["cores"].values()) < 1.5 * step["cpu_cores"] + 0.1
+    assert step["cores"]["decoding"] > step["cores"]["audio"] > 0
+    assert step["requests"]["final"] + step["requests"]["speculative"] > 0

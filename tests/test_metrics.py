@@ -1,6 +1,8 @@
 """Metrics: what is counted shows, what is not known is `other`, and every metric is described."""
 
 import re
+import threading
+import time
 from typing import get_args
 
 import pytest
@@ -47,6 +49,43 @@ def test_what_happened_shows(count, name, labels, expected):
 
     pairs = [label.split("=") for label in labels.split()]
     assert expected == value(metrics, name, **(info if name == "stt_info" else dict(pairs)))
+
+
+def burn(seconds: float) -> None:
+    """Use so much of the processor."""
+    until_s = time.thread_time() + seconds
+    while time.thread_time() < until_s:
+        pass
+
+
+def test_processor_time_is_counted_once():
+    metrics = Metrics()
+    with metrics.work("audio"):
+        burn(0.05)
+        for _ in range(2):
+            with metrics.work("detector"):
+                burn(0.1)
+        time.sleep(0.05)
+
+    audio_s, detector_s = (value(metrics, "stt_cpu_seconds_total", work=work) for work in ("audio", "detector"))
+    assert 0.04 <= audio_s < 0.12
+    assert 0.18 <= detector_s < 0.3
+
+
+def test_processor_time_is_that_of_the_thread():
+    metrics = Metrics()
+
+    def work() -> None:
+        with metrics.work("doctor"):
+            burn(0.1)
+
+    others = threading.Thread(target=work)
+    with metrics.work("audio"):
+        others.start()
+        others.join()
+
+    assert 0.09 <= value(metrics, "stt_cpu_seconds_total", work="doctor") < 0.2
+    assert value(metrics, "stt_cpu_seconds_total", work="audio") < 0.05
 
 
 def test_a_session_that_ended_is_no_longer_there():
