@@ -163,11 +163,11 @@ def test_the_server_starts_is_healthy_stops_and_has_written_nothing(root, tmp_pa
     words = json.loads(moved_words(of("CMD", SERVER)[0]))
     check = json.loads(moved_words(of("HEALTHCHECK", SERVER)[0].partition("CMD ")[2]))
     address = Address(int(port))
+    assert 0 != subprocess.run(check, env=given, capture_output=True, timeout=30).returncode  # nobody is there yet
     log = tmp_path / "log.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(words, cwd=root / "app", env=given, stdout=output, stderr=subprocess.STDOUT)
     try:
-        assert 0 != subprocess.run(check, env=given, capture_output=True, timeout=30).returncode  # it is starting
         wait_until(lambda: address.status("/readyz") == 200 or process.poll() is not None, "the server", 120)
         assert process.poll() is None, log.read_text(encoding="utf-8")
         assert 0 == subprocess.run(check, env=given, capture_output=True, timeout=30).returncode

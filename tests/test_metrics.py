@@ -60,32 +60,40 @@ def burn(seconds: float) -> None:
 
 def test_processor_time_is_counted_once():
     metrics = Metrics()
+    since_s = time.thread_time()
     with metrics.work("audio"):
         burn(0.05)
         for _ in range(2):
             with metrics.work("detector"):
                 burn(0.1)
         time.sleep(0.05)
+    took_s = time.thread_time() - since_s  # more than was burnt where another machine had this one's processor
 
     audio_s, detector_s = (value(metrics, "stt_cpu_seconds_total", work=work) for work in ("audio", "detector"))
-    assert 0.04 <= audio_s < 0.12
-    assert 0.18 <= detector_s < 0.3
+    assert 0.04 <= audio_s and 0.18 <= detector_s
+    assert audio_s + detector_s <= took_s + 1e-6
 
 
 def test_processor_time_is_that_of_the_thread():
     metrics = Metrics()
+    took_s = []
 
     def work() -> None:
+        since_s = time.thread_time()
         with metrics.work("doctor"):
             burn(0.1)
+        took_s.append(time.thread_time() - since_s)
 
     others = threading.Thread(target=work)
+    since_s = time.thread_time()
     with metrics.work("audio"):
         others.start()
         others.join()
+    took_s.append(time.thread_time() - since_s)
 
-    assert 0.09 <= value(metrics, "stt_cpu_seconds_total", work="doctor") < 0.2
-    assert value(metrics, "stt_cpu_seconds_total", work="audio") < 0.05
+    doctor_s, audio_s = (value(metrics, "stt_cpu_seconds_total", work=work) for work in ("doctor", "audio"))
+    assert 0.09 <= doctor_s <= took_s[0] + 1e-6
+    assert audio_s <= took_s[1] + 1e-6
 
 
 def test_a_session_that_ended_is_no_longer_there():

@@ -260,7 +260,7 @@ def in_new_process(code: str, **environment: str) -> subprocess.Popen:
 def test_the_installed_packages_hold_whisper_base_byte_for_byte(big_cache):
     code = f"from stt_core.models import *; print(resolve_model('base', Path({str(big_cache)!r})))"
     servers = [in_new_process(code), in_new_process(code)]
-    printed = {server.communicate(timeout=60)[0] for server in servers}
+    printed = {server.communicate(timeout=300)[0] for server in servers}
 
     folder = big_cache / "whisper-base"
     assert {f"{folder}\n"} == printed
@@ -284,7 +284,7 @@ for name in {names!r}:
 def refusals(tmp_path: Path, *names: str, **environment: str) -> list[str]:
     """What a server without the embedded model says about each of these names; it never leaves this machine."""
     environment = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"} | environment
-    output, _ = in_new_process(REFUSALS.format(names=names), **environment).communicate(timeout=60)
+    output, _ = in_new_process(REFUSALS.format(names=names), **environment).communicate(timeout=300)
     return output.splitlines()
 
 
