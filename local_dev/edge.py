@@ -217,7 +217,7 @@ class _Watched:
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
     limits: EdgeLimits
-    _lingering = False  # the client has its last answer
+    lingering = False  # the client has its last answer
     _ignored_bytes = 0  # that came after it
     _deadline_s: float | None = None  # for what the client must send next, in monotonic time
     _untaken_since_s: float | None = None  # bytes for the client are waiting
@@ -247,11 +247,19 @@ class _Watched:
         To close at once, with data unread, would reset the connection. That takes with it what the network still holds
         of the answer and, on Windows, all that the client has not read yet.
         """
-        self._lingering = True
+        self.lingering = True
         if self.transport.can_write_eof():  # not with TLS
-            self.transport.write_eof()
+            with suppress(OSError):  # the client has gone meanwhile; the next read says so
+                self.transport.write_eof()
         self.transport.resume_reading()
         return self.loop.call_later(self.limits.linger_s, self.transport.close)
+
+    def shutdown(self) -> None:
+        """The server leaves. A client that has its last answer gets no other."""
+        if self.lingering:
+            self.transport.close()
+        else:
+            super().shutdown()  # type: ignore[misc]  # uvicorn's
 
     def ignore(self, data: bytes) -> None:
         self._ignored_bytes += len(data)
@@ -267,7 +275,7 @@ class _LingeringTransport:
         self.write = connection.transport.write
 
     def is_closing(self) -> bool:
-        return self._connection.transport.is_closing()
+        return self._connection.lingering or self._connection.transport.is_closing()
 
     def close(self) -> None:
         if self._connection.conn.their_state is h11.SEND_BODY:
@@ -307,7 +315,7 @@ class HttpProtocol(_Watched, H11Protocol):
             transport.close()  # who is too many gets no moment more
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering:
+        if self.lingering:
             self.ignore(data)
         else:
             super().data_received(data)
@@ -338,6 +346,7 @@ class HttpProtocol(_Watched, H11Protocol):
         assert error is not None
         if self.cycle:
             self.cycle.disconnected = True
+            self.cycle.message_event.set()  # the app need not wait for the rest
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self.refuse(refusal(error.error_status_hint, f"The request cannot be served: {error}."))
         else:  # its answer is on the way already
@@ -361,7 +370,7 @@ class SocketProtocol(_Watched, WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_s = self.loop.time()
-        if self._lingering:
+        if self.lingering:
             self.ignore(data)
         elif self.handshake_initiated and not self.handshake_complete:  # to answer now would be before the 101
             self._early += data
@@ -383,7 +392,7 @@ class SocketProtocol(_Watched, WebSocketsSansIOProtocol):
         return await super().receive()
 
     async def send(self, message: Any) -> None:
-        if self._lingering:
+        if self.lingering or (self.transport.is_closing() and not self.close_sent):
             raise ClientDisconnected
         await super().send(message)
         if self.close_sent:  # a refusal that the app worded itself is an answer, too

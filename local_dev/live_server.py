@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Profile:
     def since(self, before: "Profile", seconds: float) -> dict[str, dict[str, float]]:
         """Cores by work, and requests."""
         return {
-            "cores": {work: round((cpu_s - before.cpu_s[work]) / seconds, 3) for work, cpu_s in self.cpu_s.items()},
+            "cores": {work: round((cpu_s - before.cpu_s[work]) / seconds, 5) for work, cpu_s in self.cpu_s.items()},
             "requests": {kind: count - before.requests[kind] for kind, count in self.requests.items()},
         }
 
@@ -166,5 +167,5 @@ def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=5) as response:
             return bool(response.status == 200)
-    except (OSError, ValueError):  # urllib.error.URLError is an OSError; ValueError: not an address
+    except (OSError, ValueError, HTTPException):  # URLError is an OSError; ValueError: not an address
         return False

@@ -77,6 +77,7 @@ THREAD_BYTES = 32_000  # audio longer than this is windowed in a thread, so that
 THREAD_CHARACTERS = 2_000  # text longer than this holds many phrases, whose book takes time to make
 MAX_REASON_BYTES = 123  # of a WebSocket close frame
 CLOSE_TIMEOUT_S = 5.0
+LAST_LOOKS = 5  # turns of the loop: from the network to the inbox, and some more
 LEAVE_GRACE_S = 5.0  # for the last texts of a session that has grown too old
 
 CODE_OF_CLOSE: Mapping[int, ErrorCode] = {close: code for code, close in CLOSE_CODES.items()}
@@ -425,6 +426,10 @@ class Connection:
         at_s, due = min(self._dues())
         with anyio.move_on_after(at_s - time.monotonic()):
             return await self._events.receive()
+        for _ in range(LAST_LOOKS):  # a server that stood still finds the time and the messages at once
+            await asyncio.sleep(0)
+            with suppress(anyio.WouldBlock):
+                return self._events.receive_nowait()
         return due
 
     def _dues(self) -> Iterable[tuple[float, Due]]:

@@ -84,6 +84,16 @@ class Server:
     async def run(self, on_load_failed: Callable[[ModelError], None] | None) -> None:
         """Load the model, then work until cancelled."""
         self._started_s = time.monotonic()
+        if self.recorder is not None:  # before the model: an utterance in which nothing is heard needs none
+            self.recorder.start()
+        try:
+            await self._serve(on_load_failed)
+        finally:
+            if self.recorder is not None:
+                with anyio.move_on_after(WRITE_OUT_S, shield=True):
+                    await anyio.to_thread.run_sync(self.recorder.close, abandon_on_cancel=True)
+
+    async def _serve(self, on_load_failed: Callable[[ModelError], None] | None) -> None:
         try:
             await self.vad()
             await anyio.to_thread.run_sync(self._load, abandon_on_cancel=True)
@@ -97,14 +107,7 @@ class Server:
         self.loaded = True
         self.metrics.ready(self.ready)
         logger.info("The model %s is ready.", self.engine.model)
-        try:
-            if self.recorder is not None:
-                self.recorder.start()
-            await self._batches.serve()
-        finally:
-            if self.recorder is not None:
-                with anyio.move_on_after(WRITE_OUT_S, shield=True):
-                    await anyio.to_thread.run_sync(self.recorder.close, abandon_on_cancel=True)
+        await self._batches.serve()
 
     @property
     def players_wait(self) -> bool:

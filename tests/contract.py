@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 import websockets.sync.client
 from conftest import in_chunks, wav_header
-from servers import ANSWER_S, TEST_AUDIO, Address, letters, wait_until
+from servers import ANSWER_S, START_S, TEST_AUDIO, Address, letters, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
@@ -44,7 +44,7 @@ def pause(duration_s: float) -> bytes:
 def connected(service: Address, query: str = "", token: str | None = TOKEN) -> Iterator[ClientConnection]:
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     with websockets.sync.client.connect(
-        service.url + query, additional_headers=headers, compression=None, open_timeout=ANSWER_S
+        service.url + query, additional_headers=headers, compression=None, open_timeout=START_S
     ) as socket:
         yield socket
 

@@ -2,7 +2,7 @@
 
 It echoes: the length of each binary message, and each text. `lines N` makes it send N long lines, `bye` close.
 
-    python tests/echo_server.py [WAY_TO_DRAIN [MAX_OPEN_FILES]]
+    python tests/echo_server.py [WAY_TO_DRAIN [MAX_OPEN_FILES [PATIENCE]]]
 """
 
 import asyncio
@@ -70,7 +70,7 @@ async def leave_a_thread(_limit_s: float) -> None:
     threading.Thread(target=time.sleep, args=(60,)).start()
 
 
-def main(drain: str = "end_at_once", max_open_files: str = "") -> None:
+def main(drain: str = "end_at_once", max_open_files: str = "", patience: str = "1") -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent))
     from local_dev.edge import Config, EdgeLimits, Server, be_sparing_with_lines
 
@@ -83,7 +83,7 @@ def main(drain: str = "end_at_once", max_open_files: str = "") -> None:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    limits = EdgeLimits(drain_timeout_s=0.5, shutdown_timeout_s=1, exit_timeout_s=4)
+    limits = EdgeLimits(drain_timeout_s=0.5 * int(patience), shutdown_timeout_s=1, exit_timeout_s=4 * int(patience))
     Server(Config(echo, limits), globals()[drain]).run(sockets=[listener])
 
 

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = ANSWER_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
@@ -69,18 +70,18 @@ class Address:
 
     def json(self, path: str) -> Any:
         """What `path` answers."""
-        with urllib.request.urlopen(self.http + path, timeout=10) as response:
+        with urllib.request.urlopen(self.http + path, timeout=ANSWER_S) as response:
             return json.load(response)
 
     def status(self, path: str) -> int:
         """The HTTP status of `path`; 0 if nobody answers."""
         try:
-            with urllib.request.urlopen(self.http + path, timeout=10) as response:
+            with urllib.request.urlopen(self.http + path, timeout=ANSWER_S) as response:
                 return int(response.status)
         except urllib.error.HTTPError as error:
             error.close()
             return error.code
-        except OSError:
+        except (OSError, HTTPException):
             return 0
 
 
@@ -92,7 +93,7 @@ class ServerProcess(Address):
     @property
     def output(self) -> str:
         """What it has printed so far, stdout and stderr together."""
-        return self.log.read_text(encoding="utf-8")
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
     def is_ready(self) -> bool:
         assert self.process.poll() is None, f"the server ended:\n{self.output}"

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,11 +23,12 @@ from stt_core import __version__
 from stt_core.app import create_app
 from stt_core.errors import ModelError
 from stt_core.fakes import EnergyVad, FakeEngine
+from stt_core.session import IDLE_S
 from stt_core.settings import Settings
 from stt_core.transcription import Request
 from stt_core.vad import VadStream
 
-ANSWER_S = 10.0
+ANSWER_S = 60.0
 FAILURE = "인식 실패"
 
 
@@ -409,12 +411,31 @@ def test_the_work_of_a_client_that_has_gone_is_dropped() -> None:
             for _ in range(3):
                 socket.send(WORD)
             wait_until(lambda: engine.batches, "the first utterance to be decoded")
-        assert 200 == server.status("/healthz")  # by now the server has seen the client go
+        wait_until(lambda: 0 == server.json("/readyz")["sessions"], "the server to see the client go")
         may_answer.set()
         with websockets.sync.client.connect(server.url) as socket:
             socket.send(WORD)
             assert "text" == socket.recv(timeout=ANSWER_S)
     assert 2 == len(engine.batches)
+
+
+def test_a_server_that_stood_still_does_not_take_that_for_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    rate, stalls_s = EnergyVad._rate, [IDLE_S + 0.4]
+
+    def stall_once(self, windows):
+        if len(windows) and stalls_s:
+            time.sleep(stalls_s.pop())  # on the event loop
+        return rate(self, windows)
+
+    with (
+        fake_server(FakeEngine()) as server,
+        websockets.sync.client.connect(server.url + "?endpointing=on", compression=None) as socket,
+    ):
+        monkeypatch.setattr(EnergyVad, "_rate", stall_once)
+        for chunk in in_chunks(WORD + s16le(silence(1.2)), [640]):
+            socket.send(chunk)
+        assert socket.recv(timeout=ANSWER_S).startswith("ko 1")  # and not the 20 ms before the stall
+    assert not stalls_s
 
 
 # -- debug recordings

@@ -139,7 +139,7 @@ def test_a_bad_variable_is_one_line(complaint: Callable[..., str], monkeypatch: 
 @pytest.mark.parametrize("name", ["missing", "empty"])
 def test_a_model_directory_that_holds_no_model_ends_the_server(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    line = last_line(run_command("--port", free_port(), "--model", tmp_path / name))
+    line = last_line(run_command("--port", 0, "--model", tmp_path / name))
     assert line.startswith("error: The model directory ")
     assert str(tmp_path / name) in line
 
@@ -147,7 +147,7 @@ def test_a_model_directory_that_holds_no_model_ends_the_server(tmp_path: Path, n
 def test_a_corrupt_model_ends_the_server(tmp_path: Path) -> None:
     for file, content in {"config.json": "{}", "model.bin": "garbage " * 100, "vocabulary.txt": "a\n"}.items():
         (tmp_path / file).write_text(content)
-    line = last_line(run_command("--port", free_port(), "--model", tmp_path))
+    line = last_line(run_command("--port", 0, "--model", tmp_path))
     assert line.startswith(f"error: The model in {tmp_path} cannot be loaded on ")
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import in_chunks, s16le, silence, tone
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import Address, fake_server, free_port
+from servers import Address, fake_server, free_port, wait_until
 from websockets.asyncio.server import ServerConnection, serve
 
 from stt_core import client_socket
@@ -22,7 +22,7 @@ from stt_core.messages import Closed, Error, Final, MessageError, Ready, SpeechE
 from stt_core.settings import Settings
 
 PCM = s16le(tone(1.28))
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 Handler = Callable[[ServerConnection, int], Awaitable[None]]
 
@@ -30,6 +30,7 @@ Handler = Callable[[ServerConnection, int], Awaitable[None]]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Address]:
     with fake_server(FakeEngine()) as address:
+        wait_until(lambda: address.status("/readyz") == 200, "the model to be loaded")
         yield address
 
 

@@ -597,11 +597,14 @@ def test_a_replay_says_when_the_text_is_another_one(tmp_path: Path, capsys: pyte
 
 
 def test_a_replay_of_silence_ends_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with fake_server(FakeEngine(), Settings(doctor=False, debug_audio=tmp_path)) as server:
+    engine = FakeEngine()
+    engine.may_load.clear()  # silence is answered, and recorded, without a model
+    with fake_server(engine, Settings(doctor=False, debug_audio=tmp_path)) as server:
         with websockets.sync.client.connect(server.url + "?events=json") as socket:
             for message in ('{"type":"start","id":"a"}', bytes(6400), '{"type":"flush"}'):
                 socket.send(message)
             wait_until(lambda: [*tmp_path.glob("*.json")], "the recording")
+        engine.may_load.set()
         assert 1 == main(["client", "--replay", str(tmp_path / "debug_0001.wav"), "--url", server.url])
     out, err = capsys.readouterr()
     assert ("", True) == (out, "Nothing intelligible is said in" in err)

@@ -28,7 +28,7 @@ from stt_core.vad import Probabilities
 
 JSON = "?events=json"
 WORD = s16le(tone(0.64))  # 20 windows
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Player:
@@ -293,19 +293,19 @@ def test_a_client_that_sends_nothing_is_closed_with_4408(query: str) -> None:
 
 
 def test_a_session_that_grows_too_old_is_warned_gets_its_last_text_and_is_closed_with_4410() -> None:
-    with client_of(FakeEngine(loudness), session_timeout_s=1.5, going_away_s=1.4) as client, player(client) as it:
+    with client_of(FakeEngine(loudness), session_timeout_s=5.0, going_away_s=4.9) as client, player(client) as it:
         it.tell("start", id="a").hear(WORD)
         came, code = it.goodbye()
     assert ["speech_ended", "final", "error"] == types(came)[-3:]
     assert ("a", "end", "canary 0.50") == (came[-2].id, came[-2].reason, came[-2].text)
     assert ("session_limit", 4410, 4410, True) == (came[-1].code, came[-1].close, code, came[-1].retryable)
     [warning] = [message for message in came if isinstance(message, GoingAway)]
-    assert ("session_limit", True) == (warning.reason, 0 < warning.in_ms <= 1400)
+    assert ("session_limit", True) == (warning.reason, 0 < warning.in_ms <= 4900)
 
 
 def test_a_plain_session_that_grows_too_old_gets_its_last_line() -> None:
     with (
-        client_of(FakeEngine(loudness), session_timeout_s=1.0) as client,
+        client_of(FakeEngine(loudness), session_timeout_s=3.0) as client,
         connect(client, "?endpointing=off") as socket,
     ):
         socket.send_bytes(WORD)

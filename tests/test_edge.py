@@ -36,9 +36,17 @@ class Running(Address):
 @contextmanager
 def running(limits: EdgeLimits | None = None, app=echo, drain=None) -> Iterator[Running]:
     server = Server(Config(app, limits), drain)
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            server.run(sockets=[listener])
+        except Exception as error:  # noqa: BLE001 - a thread would keep it to itself
+            failures.append(error)
+
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread = threading.Thread(target=run)
         thread.start()
         try:
             wait_until(lambda: server.started or not thread.is_alive(), "uvicorn to start")
@@ -47,6 +55,7 @@ def running(limits: EdgeLimits | None = None, app=echo, drain=None) -> Iterator[
             server.should_exit = True
             thread.join(STOP_S)
             assert not thread.is_alive()
+            assert [] == failures
 
 
 @pytest.fixture(scope="module")
@@ -348,11 +357,11 @@ def test_what_comes_after_the_fault_is_read_for_a_moment():
         assert b"" == client.socket.recv(1)
         client.socket.sendall(bytes(10_000))
         assert 200 == server.status("/healthz")
-        assert any(isinstance(each, SocketProtocol) for each in server.uvicorn.server_state.connections)
+        assert any(isinstance(each, SocketProtocol) for each in list(server.uvicorn.server_state.connections))
 
 
 def test_who_never_stops_after_the_fault_is_cut_off():
-    with running(EdgeLimits(linger_s=60)) as server, opened(server) as client:
+    with running(EdgeLimits(linger_s=60, linger_bytes=10**6)) as server, opened(server) as client:
         client.socket.sendall(frame(15))
         assert 1002 == client.close_code()
         with pytest.raises(ConnectionError):
@@ -488,11 +497,20 @@ def test_a_peer_that_answers_no_ping_is_given_up():
 
 def test_audio_is_as_good_as_a_pong():
     """In a slow network the pong waits behind it."""
-    with running(EdgeLimits(ping_interval_s=0.05, ping_timeout_s=0.5)) as server, opened(server) as client:
-        for _ in range(20):
-            client.send(frame(BINARY, b"ab"))
-            assert (TEXT, b"2") == client.frame()
-            time.sleep(0.05)  # the pings' time, in which nothing is waited for
+    with running(EdgeLimits(ping_interval_s=0.05, ping_timeout_s=60)) as server, opened(server) as client:
+        [connection] = list(server.uvicorn.server_state.connections)
+        wait_until(lambda: connection.pong_timer, "a ping", ANSWER_S)
+
+        connection._heard_s -= 61  # nothing for a minute …
+        client.send(frame(BINARY, b"ab"))  # … and then audio
+        assert (TEXT, b"2") == client.frame()
+        connection.loop.call_soon_threadsafe(connection.keepalive_timeout)  # what the pong's timer does
+        client.send(frame(BINARY, b"abc"))
+        assert (TEXT, b"3") == client.frame()
+
+        connection._heard_s -= 61
+        connection.loop.call_soon_threadsafe(connection.keepalive_timeout)
+        assert 1011 == client.close_code()
 
 
 # -- handshakes
@@ -581,13 +599,14 @@ def test_what_comes_after_the_refusal_of_a_body_is_read_for_a_moment():
         assert (413, b"too long") == (client.status(), client.rest())
         client.socket.sendall(bytes(10_000_000))
         assert 413 == server.status("/healthz")
-        assert any(isinstance(each, HttpProtocol) for each in server.uvicorn.server_state.connections)
+        assert any(isinstance(each, HttpProtocol) for each in list(server.uvicorn.server_state.connections))
         client.socket.close()
         wait_until(lambda: not server.uvicorn.server_state.connections, "the connection to be closed")
 
 
 def test_who_never_stops_after_the_refusal_is_cut_off():
-    with running(EdgeLimits(linger_s=60, keep_alive_s=60), refuse_unread) as server, Raw(server) as client:
+    limits = EdgeLimits(linger_s=60, linger_bytes=10**6, keep_alive_s=60)
+    with running(limits, refuse_unread) as server, Raw(server) as client:
         client.socket.sendall(UPLOAD)
         assert (413, b"too long") == (client.status(), client.rest())
         with pytest.raises(ConnectionError):
@@ -599,6 +618,41 @@ def test_who_only_waits_after_the_refusal_is_let_go():
         client.socket.sendall(UPLOAD)
         assert (413, b"too long") == (client.status(), client.rest())
         wait_until(lambda: not server.uvicorn.server_state.connections, "the connection to be closed")
+
+
+REFUSED = {
+    "address": request("/" + "a" * 9000, upgrade=False),
+    "handshake's address": request("/ws/audio?" + "a" * 9000),
+    "length": request("/", "Content-Length: 5", "Transfer-Encoding: chunked", upgrade=False),
+    "headers": request("/ws/audio", *["X-A: b"] * 200),
+    "handshake's length": request("/ws/audio", "Content-Length: 5") + b"hello",
+    "chunks": request("/", "Transfer-Encoding: chunked", method="POST", upgrade=False) + b"1\r\na\r\n" * 50_000,
+    "nonsense": b"nonsense\r\n\r\n",
+    "body": UPLOAD + bytes(1000),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_who_was_refused_does_not_hold_up_the_servers_end(name, caplog):
+    """Nor break it."""
+    with running(EdgeLimits(linger_s=60, shutdown_timeout_s=60), refuse_unread) as server, Raw(server) as client:
+        client.send(REFUSED[name])
+        assert 400 <= client.status() < 500
+        server.uvicorn.should_exit = True
+        client.rest()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_refusal_in_place_of_a_100_continue_is_all_that_is_said(caplog):
+    with running(EdgeLimits(linger_s=60)) as server, Raw(server) as client:
+        head = request("/", "Expect: 100-continue", "Transfer-Encoding: chunked", method="POST", upgrade=False)
+        client.send(head + b"zz\r\n")
+
+        assert 400 == client.status()
+        assert b"cannot be served" in client.rest()
+        client.socket.close()
+        wait_until(lambda: not server.uvicorn.server_state.connections, "the connection to be closed")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_offers_of_compression_and_subprotocols_are_not_taken_up(server):
@@ -729,7 +783,7 @@ def test_without_file_descriptors_it_serves_on_logs_one_line_and_recovers():
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals to send to another process")
 def test_bad_clients_write_little_into_the_log_and_tokens_never():
     with program() as (server, process):
-        for number in range(300):
+        for number in range(60):
             with opened(server) as client:
                 client.send(frame(TEXT, b"\xff") * 40)
                 assert 1007 == client.close_code()
@@ -819,7 +873,7 @@ def test_open_work_is_finished_before_the_sockets_close():
     async def drain(limit_s: float) -> None:
         await asyncio.to_thread(may_end.wait, limit_s)
 
-    with running(drain=drain) as server, opened(server) as client:
+    with running(EdgeLimits(drain_timeout_s=60), drain=drain) as server, opened(server) as client:
         server.uvicorn.should_exit = True
         for _ in range(3):
             time.sleep(0.1)  # the server's own tick, in which it sees that it must stop
@@ -845,7 +899,7 @@ def test_open_work_is_finished_before_the_sockets_close():
     ],
 )
 def test_a_signal_closes_with_1012_and_ends_it_with_0_whatever_holds_it(number, drain):
-    with program(drain) as (server, process), opened(server) as client:
+    with program(drain, "", "3") as (server, process), opened(server) as client:
         process.send_signal(number)
 
         assert 1012 == client.close_code()
@@ -863,7 +917,7 @@ def test_a_signal_ends_it_with_0_even_when_its_loop_hangs():
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals to send to another process")
 @pytest.mark.parametrize("drain", ["never_end", "block_the_loop"])
 def test_a_second_signal_ends_it_at_once(drain):
-    with program(drain) as (_, process):
+    with program(drain, "", "30") as (_, process):
         process.terminate()
         assert process.stdout is not None
         assert "draining\n" == process.stdout.readline()

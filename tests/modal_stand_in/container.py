@@ -134,7 +134,9 @@ class Container:
 
     def restore(self) -> None:
         """Go on from the snapshot, as another task."""
-        self._restore_state.write_text(json.dumps({"task_id": "ta-2"}))
+        part = self._restore_state.with_suffix(".part")
+        part.write_text(json.dumps({"task_id": "ta-2"}))
+        part.replace(self._restore_state)  # the container looks for it all the time
 
     def wait_until(self, condition: Callable[[], object], what: str) -> None:
         """Until it is so, or the process has ended, which fails."""
@@ -149,7 +151,7 @@ class Container:
     def wait(self) -> int:
         """Until the process has ended by itself; return its exit status."""
         assert self.process is not None
-        return self.process.wait(STOP_S)
+        return self.process.wait(START_S)
 
     def kill(self) -> None:
         """End what is left."""
