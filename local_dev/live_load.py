@@ -185,7 +185,8 @@ class Load:
                         await self._push_to_talk(player, turns, start_s, asked)
                         await asyncio.sleep(start_s + seconds - clock())
                     else:
-                        await self._open_microphone(player, turns, start_s, seconds, asked)
+                        phase_s = drawn.uniform(0, self._frame_s)  # games do not send in step
+                        await self._open_microphone(player, turns, start_s, phase_s, seconds, asked)
                     until_s = clock() + DRAIN_S
                     while clock() < until_s and any(map(math.isinf, self._waits(asked, lines))):
                         if self._mode == "ptt":
@@ -233,10 +234,11 @@ class Load:
         player: Player,
         turns: Sequence[Turn],
         start_s: float,
+        phase_s: float,
         seconds: float,
         asked: list[tuple[Turn, float, float]],
     ) -> None:
-        now_s = start_s
+        now_s = start_s + phase_s
         for turn in turns:
             now_s = await self._room_until(player, start_s + turn.start_s, now_s)
             asked.append((turn, now_s, now_s + turn.sound.speech_end_s))
@@ -464,21 +466,11 @@ def _load_sheets(result: dict[str, Any], title: str) -> list[Sheet]:
     sheets = [Sheet(held, columns, rows)]
     profiled = [step for step in result["steps"] if "cores" in step]
     if profiled:
-        work, kinds = list(profiled[0]["cores"]), list(profiled[0]["requests"])
-        sheets.append(
-            Sheet(
-                "Where the server's processor time went, in cores, and how often the model was asked, by priority",
-                ["sessions", *work, *kinds],
-                [
-                    [
-                        str(step["sessions"]),
-                        *(f"{step['cores'][name]:.2f}" for name in work),
-                        *(str(step["requests"][name]) for name in kinds),
-                    ]
-                    for step in profiled
-                ],
-            )
-        )
+        players = [str(step["sessions"]) for step in profiled]
+        cores = [[work, *(f"{step['cores'][work]:.2f}" for step in profiled)] for work in profiled[0]["cores"]]
+        asked = [[kind, *(str(step["requests"][kind]) for step in profiled)] for kind in profiled[0]["requests"]]
+        sheets.append(Sheet("Where the server's processor time went, in cores", ["sessions", *players], cores))
+        sheets.append(Sheet("How often the model was asked, by priority", ["sessions", *players], asked))
     return sheets
 
 

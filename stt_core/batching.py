@@ -36,7 +36,7 @@ ResultT = TypeVar("ResultT")
 
 SECOND_LOOK_PATIENCE_S = 0.3  # after this a second look makes finals wait, for it has waited before
 UPLOAD_PATIENCE_S = 10.0  # after this a file goes on before guesses and partials, or it never would
-HURRY_AFTER_S = 0.2
+HURRY_AFTER_S = 0.1
 SMOOTHING = 0.1  # of the running mean of what work costs
 
 
@@ -137,6 +137,7 @@ class Batcher(Generic[RequestT, ResultT]):
         self._threads = anyio.CapacityLimiter(workers)
         self._failure: Exception | None = None
         self._aside = 0  # workers that run partials or files
+        self._for_players = 0  # workers that run finals or guesses
         self._cost_s = 0.0  # running mean of what a unit of work costs a worker
 
     def expected_wait_s(self, turn: int) -> float:
@@ -149,9 +150,9 @@ class Batcher(Generic[RequestT, ResultT]):
         return sum(self._size(job.request) for job in before) * self._cost_s / self._workers
 
     @property
-    def players_wait(self) -> bool:
-        """Whether finals or guesses wait for a worker: a good moment to leave everything else."""
-        return any(self._of_kind(kind) for kind in HURRIED)
+    def players_need_all(self) -> bool:
+        """Whether finals or guesses have all of several workers, or wait for one: a good moment to leave all else."""
+        return 1 < self._workers == self._for_players or any(self._of_kind(kind) for kind in HURRIED)
 
     def enqueue(
         self, request: RequestT, *, session: Hashable = None, priority: Priority = Priority.FINAL
@@ -212,11 +213,14 @@ class Batcher(Generic[RequestT, ResultT]):
         while True:
             if batch := self._next_batch():
                 aside = batch[0].priority > Priority.SPECULATIVE
+                for_players = batch[0].priority in HURRIED
                 self._aside += aside
+                self._for_players += for_players
                 try:
                     await self._run_batch(batch)
                 finally:
                     self._aside -= aside
+                    self._for_players -= for_players
             else:
                 self._arrived.clear()
                 await self._arrived.wait()

@@ -584,10 +584,10 @@ class Connection:
         return sent
 
     def _examine(self, utterance: int | None, *, whole: bool, ended: bool = False) -> None:
-        """Have the doctor look at what has come. Nobody waits for that, so while players wait nobody looks: what is
-        broken will be broken in the next utterance, too."""
+        """Have the doctor look at what has come. Nobody waits for that, so while the workers have all hands full nobody
+        looks: what is broken will be broken in the next utterance, too."""
         if self._checkup is not None:
-            if not self._server.players_wait:
+            if not self._server.players_need_all:
                 self._tasks.start_soon(self._look, self._checkup.look(whole=whole), utterance)
             if ended:
                 self._checkup.next_utterance()

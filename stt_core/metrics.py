@@ -8,7 +8,6 @@ and a rate is not missing until the first time. A value outside of its set count
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Literal, TypeVar, get_args
 
 from prometheus_client import (
@@ -60,6 +59,25 @@ class _Within(threading.local):
     """Processor time of this thread that has been counted already."""
 
     counted_s = 0.0
+
+
+class _Watch:
+    """Runs a few thousand times a second: a generator would cost thrice as much."""
+
+    __slots__ = ("_before_s", "_counter", "_since_s", "_within")
+
+    def __init__(self, counter: Counter, within: _Within) -> None:
+        self._counter = counter
+        self._within = within
+
+    def __enter__(self) -> None:
+        self._before_s, self._within.counted_s = self._within.counted_s, 0.0
+        self._since_s = time.thread_time()
+
+    def __exit__(self, *_: object) -> None:
+        took_s = time.thread_time() - self._since_s
+        self._counter.inc(max(0.0, took_s - self._within.counted_s))
+        self._within.counted_s = self._before_s + took_s
 
 
 class _Fallbacks(Collector):
@@ -193,17 +211,9 @@ class Metrics:
         if audio_s > 0:
             self._real_time_factor.observe(infer_s / audio_s)
 
-    @contextmanager
-    def work(self, work: Work) -> Iterator[None]:
-        """Count what this thread does, without other work within it."""
-        before_s, self._within.counted_s = self._within.counted_s, 0.0
-        since_s = time.thread_time()
-        try:
-            yield
-        finally:
-            took_s = time.thread_time() - since_s
-            self._work[work].inc(max(0.0, took_s - self._within.counted_s))
-            self._within.counted_s = before_s + took_s
+    def work(self, work: Work) -> "_Watch":
+        """Count the processor time that this thread spends in a `with` block, without other work within it."""
+        return _Watch(self._work[work], self._within)
 
     def error(self, code: ErrorCode) -> None:
         """A client was told of an error."""

@@ -1,5 +1,6 @@
 """What all clients of one app share: the model, its scheduler, the detector, the door, and the way out."""
 
+import gc
 import logging
 import time
 from collections import Counter
@@ -110,9 +111,9 @@ class Server:
         await self._batches.serve()
 
     @property
-    def players_wait(self) -> bool:
-        """Whether utterances wait for a worker: a good moment to leave everything else."""
-        return self._batches.players_wait
+    def players_need_all(self) -> bool:
+        """Whether all workers are at work, or utterances wait for one: a good moment to leave everything else."""
+        return self._batches.players_need_all
 
     async def vad(self) -> Vad:
         """The detector, loaded once."""
@@ -198,6 +199,9 @@ class Server:
         # The workers share the cores. numpy's own threads, one a core for every spectrogram, wait there for each other,
         # and waiting costs a processor as much as work does: an utterance took 16 ms of it instead of 2.5.
         threadpool_limits(1, user_api="blas")
+        # What is there now stays. To look through all of it for garbage takes the event loop a tenth of a second.
+        gc.collect()
+        gc.freeze()
 
     def _give_up(self, error: ModelError, on_load_failed: Callable[[ModelError], None] | None) -> None:
         self.failure = error

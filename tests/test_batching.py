@@ -348,13 +348,13 @@ async def test_the_expected_wait_is_known_and_bounded() -> None:
     batcher = Batcher(model, max_wait_s=1000.0)
     async with serving(batcher, model):
         assert 0.0 == batcher.expected_wait_s(0)
-        assert not batcher.players_wait
+        assert not batcher.players_need_all
         await batcher.submit(1)
         batcher._cost_s = 400.0  # as if that had been slow
         model.may_run.clear()
         jobs = [batcher.enqueue(number) for number in range(2, 5)]
         assert [400, 1200] == pytest.approx([batcher.expected_wait_s(turn) for turn in (0, 3)])
-        assert batcher.players_wait
+        assert batcher.players_need_all
         with pytest.raises(Overloaded, match="the wait is over 1000 s"):
             batcher.enqueue(5)
         model.may_run.set()
@@ -516,20 +516,37 @@ async def test_files_never_take_all_workers_however_long_they_have_waited() -> N
 @pytest.mark.parametrize(
     ("priority", "wait"), [(Priority.FINAL, True), (Priority.SPECULATIVE, True), (Priority.PARTIAL, False)]
 )
-async def test_players_wait_where_a_worker_is_wanting(priority: Priority, wait: bool) -> None:
+async def test_players_need_all_where_a_worker_is_wanting(priority: Priority, wait: bool) -> None:
     model = Model()
     model.may_run.clear()
     batcher = Batcher(model)
     async with serving(batcher, model):
         running = batcher.enqueue(1)
         await model.is_running(1)
-        assert not batcher.players_wait
+        assert not batcher.players_need_all
         waiting = batcher.enqueue(2, session=2, priority=priority)
-        assert wait == batcher.players_wait
+        assert wait == batcher.players_need_all
         waiting.withdraw()
-        assert not batcher.players_wait
+        assert not batcher.players_need_all
         model.may_run.set()
         assert 2 == await running.result()
+
+
+async def test_players_need_all_where_they_have_all_of_several_workers() -> None:
+    model = Model()
+    model.may_run.clear()
+    batcher = Batcher(model, workers=2)
+    async with serving(batcher, model):
+        first = batcher.enqueue(1)
+        await model.is_running(1)
+        assert not batcher.players_need_all
+        second = batcher.enqueue(2, session=2, priority=Priority.SPECULATIVE)
+        await model.is_running(2)
+        assert batcher.players_need_all
+        model.may_run.set()
+        assert [2, 4] == [await job.result() for job in (first, second)]
+        await anyio.wait_all_tasks_blocked()
+        assert not batcher.players_need_all
 
 
 async def test_who_has_waited_long_is_hurried_even_alone() -> None:

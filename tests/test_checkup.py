@@ -77,7 +77,7 @@ def test_a_muted_microphone_is_told_although_nobody_spoke() -> None:
 
 
 def test_nobody_is_examined_while_players_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "players_wait", property(lambda server: bool(late)))
+    monkeypatch.setattr(Server, "players_need_all", property(lambda server: bool(late)))
     late = [True]
     with client_of(FakeEngine(), doctor=True) as client, connect(client, "?events=json") as socket:
         kinds = []

@@ -916,6 +916,27 @@ def test_what_is_hurried_is_greedy_and_gets_no_second_look(engine: WhisperEngine
     assert before == engine.counts
 
 
+@pytest.mark.parametrize(
+    ("seconds", "hurried", "expected"),
+    [
+        (1.0, True, 1500),  # a word or two needs the whole window to end
+        (1.0, False, 1500),
+        (5.0, True, 750),
+        (5.0, False, 1000),
+        (14.0, True, 1000),  # too long for the shorter memory
+        (14.0, False, 1000),
+        (20.0, True, 1500),
+        (20.0, False, 1500),
+    ],
+)
+def test_what_is_hurried_gets_a_shorter_memory_where_it_fits(seconds: float, hurried: bool, expected: int) -> None:
+    engine = WhisperEngine("base")
+    request = Request(tone(seconds), "ko", hurried=hurried)
+    frames = engine._encoder_frames(request)
+    assert expected == engine._states(request, frames // 2)
+    assert frames >= (350 if hurried else 400)
+
+
 # ---- how likely it finds phrases ---------------------------------------------------------------------------
 
 BOOK = PhraseBook(["청개구리", "참개구리", "황소개구리"])
