@@ -420,22 +420,27 @@ def test_the_work_of_a_client_that_has_gone_is_dropped() -> None:
 
 
 def test_a_server_that_stood_still_does_not_take_that_for_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    rate, stalls_s = EnergyVad._rate, [IDLE_S + 0.4]
+    rate, stands_still, all_sent = EnergyVad._rate, threading.Event(), threading.Event()
 
     def stall_once(self, windows):
-        if len(windows) and stalls_s:
-            time.sleep(stalls_s.pop())  # on the event loop
+        if len(windows) and not stands_still.is_set():
+            stands_still.set()
+            assert all_sent.wait(ANSWER_S)  # on the event loop
+            time.sleep(IDLE_S + 0.4)
         return rate(self, windows)
 
+    monkeypatch.setattr(EnergyVad, "_rate", stall_once)
+    first, *rest = in_chunks(WORD + s16le(silence(1.2)), [2048])
     with (
         fake_server(FakeEngine()) as server,
         websockets.sync.client.connect(server.url + "?endpointing=on", compression=None) as socket,
     ):
-        monkeypatch.setattr(EnergyVad, "_rate", stall_once)
-        for chunk in in_chunks(WORD + s16le(silence(1.2)), [640]):
+        socket.send(first)
+        assert stands_still.wait(ANSWER_S)
+        for chunk in rest:
             socket.send(chunk)
-        assert socket.recv(timeout=ANSWER_S).startswith("ko 1")  # and not the 20 ms before the stall
-    assert not stalls_s
+        all_sent.set()
+        assert "ko 1376 ms" == socket.recv(timeout=ANSWER_S)  # and not only what came before
 
 
 # -- debug recordings
